@@ -1,0 +1,11 @@
+//! Talks to the master and to storage nodes.
+//!
+//! Owns transport, retries, the choice of replicas, and checksums: bytes that leave this crate have been
+//! verified. The only crate that names an HTTP client. It does not know files' life in a mount (that is
+//! `dfs-vfs`) nor how servers keep what they are given.
+
+mod error;
+mod seam;
+
+pub use error::ClientError;
+pub use seam::{DataClient, EventHandler, MetaClient};

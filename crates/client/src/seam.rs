@@ -1,0 +1,51 @@
+//! The seams that the mount, the gateway and the command line are written against.
+
+use crate::ClientError;
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_proto::meta::VolumeReach;
+use dfs_proto::{BlobOrigin, BlobRef, Event, MetaOp, MetaReply, VolumeInfo};
+
+/// The master's operations, one at a time; an implementation may send those that wait together as one batch.
+///
+/// A call is retried inside, exactly-once for writes, until it succeeds, fails for good or its deadline
+/// passes.
+#[async_trait]
+pub trait MetaClient: Send + Sync + 'static {
+    /// Carries out `op`.
+    async fn call(&self, op: MetaOp) -> Result<MetaReply, ClientError>;
+}
+
+/// Blobs in the cluster. Choosing nodes, trying others, and verification happen inside.
+#[async_trait]
+pub trait DataClient: Send + Sync + 'static {
+    /// Stores one blob of 1 to [`dfs_proto::limits::BLOB_BYTES_MAX`] bytes on a random primary.
+    async fn put(&self, data: Bytes, origin: BlobOrigin) -> Result<BlobRef, ClientError>;
+
+    /// The whole blob, verified against its MD5.
+    async fn get(&self, blob: &BlobRef) -> Result<Bytes, ClientError>;
+
+    /// `length` bytes of the blob from `start` on, verified against the CRC32C of their chunks. The range
+    /// must lie within the blob.
+    async fn get_range(&self, blob: &BlobRef, start: u32, length: u32) -> Result<Bytes, ClientError>;
+
+    /// Returns when every named log is on the disks of two nodes up to the named place (of every live node
+    /// when there are fewer).
+    async fn make_durable(&self, reach: &[VolumeReach]) -> Result<(), ClientError>;
+
+    /// Takes note of where volumes are, as answers of the master tell.
+    fn learn(&self, volumes: &[VolumeInfo]);
+
+    /// Forgets where volumes are.
+    fn forget_placement(&self);
+}
+
+/// Who wants to hear of changes by others. Called from one task, in the order of the stream; must not block.
+pub trait EventHandler: Send + Sync + 'static {
+    /// The stream stands: from now on changes arrive. What was cached before is not covered; drop it.
+    fn on_reset(&self);
+    /// The stream is down: nothing may be served from a cache without asking the master.
+    fn on_down(&self);
+    /// Something changed.
+    fn on_event(&self, event: &Event);
+}

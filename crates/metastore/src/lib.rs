@@ -1,0 +1,16 @@
+//! The master's tables behind one low seam: rows in, rows out, inside transactions.
+//!
+//! Owns how the master's state is kept and made durable. It does not know what the rows mean: which errors a
+//! rename gives is the namespace's business (`dfs-namespace`), where copies belong is the master's. The only
+//! crate that names a SQL library, and within it only [`sqlite`] does.
+//!
+//! ```text
+//! Store::read(closure)   -> snapshot      -> &dyn ReadTxn
+//! Store::write(closure)  -> writer thread -> &mut dyn WriteTxn, in a savepoint of a group commit
+//! ```
+
+pub mod row;
+mod seam;
+
+pub use row::{CopyRow, DentryRow, GarbageRow, InodeRow, NodeRow, VolumeRow};
+pub use seam::{Counter, Durability, ReadTxn, StoreError, StoreStats, WriteTxn};
