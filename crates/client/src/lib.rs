@@ -4,8 +4,14 @@
 //! verified. The only crate that names an HTTP client. It does not know files' life in a mount (that is
 //! `dfs-vfs`) nor how servers keep what they are given.
 
+pub mod checksum;
 mod error;
+mod http;
+mod master;
+mod nodes;
 mod seam;
 
 pub use error::ClientError;
+pub use master::MasterClient;
+pub use nodes::{FetchedBlob, HttpNodes, NodeClient, PutBlob};
 pub use seam::{DataClient, EventHandler, MetaClient};
