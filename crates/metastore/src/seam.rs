@@ -8,7 +8,7 @@ use crate::row::{CopyRow, DentryRow, GarbageRow, InodeRow, NodeRow, SessionRow, 
 use dfs_proto::{BlobId, BlobKey, DirCookie, Extent, Ino, NodeId, SessionId, Timestamp, VolumeId};
 
 /// Why a store could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The database answered with an error.
     #[error("the metadata store failed while it was to {action}: {reason}")]
@@ -55,6 +55,33 @@ pub enum Counter {
     Order,
 }
 
+impl Counter {
+    /// All of them.
+    pub const ALL: [Counter; 6] =
+        [Counter::Inode, Counter::Cookie, Counter::Node, Counter::Volume, Counter::Session, Counter::Order];
+
+    /// The first number handed out.
+    pub fn first(self) -> u64 {
+        match self {
+            Counter::Inode => Ino::ROOT.0 + 1,
+            Counter::Cookie => DirCookie::RESERVED + 1,
+            Counter::Node | Counter::Volume | Counter::Session | Counter::Order => 1,
+        }
+    }
+
+    /// The number that stands for the counter in stores; never to be changed.
+    pub(crate) fn id(self) -> u8 {
+        match self {
+            Counter::Inode => 1,
+            Counter::Cookie => 2,
+            Counter::Node => 3,
+            Counter::Volume => 4,
+            Counter::Session => 5,
+            Counter::Order => 6,
+        }
+    }
+}
+
 /// Totals that a store keeps up to date in the transactions that change them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
@@ -64,7 +91,7 @@ pub struct StoreStats {
     pub directories: u64,
     /// Inodes of every kind.
     pub inodes: u64,
-    /// Sum of the sizes of regular files, bytes.
+    /// Sum of the sizes of regular files, bytes; `u64::MAX` when it is more (sparse files can say anything).
     pub file_bytes: u64,
 }
 
