@@ -29,6 +29,10 @@ pub trait RepairQueue: Send + Sync + 'static {
     async fn push(&self, order: &Order) -> Result<(), QueueError>;
     /// Takes up to `max` orders for the consumer of this name; waits up to `wait` for the first. Orders of
     /// consumers that died, and delayed ones whose time has come, are among them.
+    ///
+    /// A consumer that calls is alive: its call starts the leases of all it holds anew. A busy one calls with
+    /// `max` 0, which takes nothing and does not wait. A consumer that lost an answer may hold what it does
+    /// not know of, and takes another name.
     async fn claim(&self, worker: &str, max: usize, wait: Duration) -> Result<Vec<ClaimedOrder>, QueueError>;
     /// Ends a claim. Settling a claim that is not held any more does nothing.
     async fn settle(&self, claimed: &ClaimedOrder, verdict: &Verdict) -> Result<(), QueueError>;
