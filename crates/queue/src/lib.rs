@@ -5,6 +5,8 @@
 //! are, and its sweep pushes again what an emptied queue has lost.
 
 mod config;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod memory;
 mod redis_queue;
 mod seam;

@@ -228,27 +228,14 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dfs_proto::order::OrderTask;
-    use dfs_proto::{NodeId, NodeInfo, NodeState, OrderId, Seq, VolumeId};
+    use crate::conformance::{LEASE, order};
+    use std::sync::Arc;
 
-    fn order(id: u64) -> Order {
-        let target = NodeInfo {
-            id: NodeId(1),
-            name: "sn1".into(),
-            url: "http://127.0.0.1:1".into(),
-            zone: String::new(),
-            state: NodeState::Live,
-        };
-        Order {
-            id: OrderId(id),
-            volume: VolumeId(1),
-            task: OrderTask::CatchUp(Seq(1)),
-            target,
-            sources: Vec::new(),
-            token: String::new(),
-            hint: String::new(),
-        }
+    async fn queue() -> (Arc<dyn RepairQueue>, ()) {
+        (Arc::new(MemoryQueue::new(QueueConfig { claim_lease: LEASE, ..QueueConfig::default() })), ())
     }
+
+    crate::queue_conformance!(queue);
 
     #[tokio::test]
     async fn a_full_queue_drops_and_takes_again_when_there_is_room() {

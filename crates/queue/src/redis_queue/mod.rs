@@ -6,6 +6,8 @@
 //! server's. docs/PROTOCOL.md names the keys.
 
 mod connection;
+#[cfg(test)]
+mod tests;
 
 use crate::config::{QueueConfig, RETRY_DELAY_MAX};
 use crate::seam::{QueueError, RepairQueue};
@@ -215,12 +217,12 @@ impl RedisQueue {
                     self.stream,
                     String::from_utf8_lossy(shown)
                 );
-                let mut pipeline = redis::cmd("XACK");
-                pipeline.arg(&self.stream).arg(GROUP).arg(id);
-                self.run_idempotent::<()>("remove what is no order", &pipeline).await?;
-                let mut pipeline = redis::cmd("XDEL");
-                pipeline.arg(&self.stream).arg(id);
-                self.run_idempotent::<()>("remove what is no order", &pipeline).await?;
+                let mut command = redis::cmd("XACK");
+                command.arg(&self.stream).arg(GROUP).arg(id);
+                self.run_idempotent::<()>("remove what is no order", &command).await?;
+                let mut command = redis::cmd("XDEL");
+                command.arg(&self.stream).arg(id);
+                self.run_idempotent::<()>("remove what is no order", &command).await?;
                 Ok(None)
             }
         }
