@@ -4,14 +4,22 @@
 //! verified. The only crate that names an HTTP client. It does not know files' life in a mount (that is
 //! `dfs-vfs`) nor how servers keep what they are given.
 
+mod ask;
+mod batch;
 pub mod checksum;
 mod error;
+mod events;
 mod http;
 mod master;
 mod nodes;
+mod retry;
 mod seam;
+mod session;
+mod task;
 
 pub use error::ClientError;
+pub use events::Subscription;
 pub use master::MasterClient;
 pub use nodes::{FetchedBlob, HttpNodes, NodeClient, PutBlob};
 pub use seam::{DataClient, EventHandler, MetaClient};
+pub use session::Session;
