@@ -1,0 +1,17 @@
+//! The operations, one per file.
+
+pub mod commit;
+pub mod extents;
+pub mod getattr;
+pub mod link;
+pub mod lookup;
+pub mod make;
+pub mod open;
+pub mod readdir;
+pub mod readlink;
+pub mod rename;
+pub mod resolve;
+pub mod rmdir;
+pub mod setattr;
+pub mod unlink;
+pub mod xattr;

@@ -1,0 +1,190 @@
+//! Extended attributes (xattr(7)), and those under `user.dfs.` that this file system answers itself:
+//!
+//! | name | on | meaning |
+//! |---|---|---|
+//! | `user.dfs.collision` | directories | the collision rule: `rename` or `replace`; inherited by new subdirectories |
+//! | `user.dfs.version` | files, directories | the content version; read only |
+//! | `user.dfs.md5` | files | MD5 of the whole content, when it is known; read only |
+//!
+//! Nothing under that prefix is ever stored as an attribute. Only a rule that is set shows up in lists: a copy
+//! made with all attributes should carry the rule along, and could not set the others.
+
+use crate::error::{OpError, refuse};
+use crate::{WriteContext, fetch};
+use bytes::Bytes;
+use dfs_metastore::row::InodeRow;
+use dfs_metastore::{ReadTxn, StoreError, WriteTxn};
+use dfs_proto::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use dfs_proto::meta::XattrMode;
+use dfs_proto::{CollisionPolicy, ErrorCode, EventKind, FileKind, Ino, MetaReply, Name};
+
+const USER: &[u8] = b"user.";
+const OTHERS: [&[u8]; 3] = [b"trusted.", b"security.", b"system."];
+const RESERVED: &[u8] = b"user.dfs.";
+const COLLISION: &[u8] = b"user.dfs.collision";
+const VERSION: &[u8] = b"user.dfs.version";
+const MD5: &[u8] = b"user.dfs.md5";
+
+pub fn get(txn: &dyn ReadTxn, ino: Ino, name: &Name) -> Result<MetaReply, OpError> {
+    let row = fetch::inode(txn, ino)?;
+    check_name(name)?;
+    let value = match is_reserved(name) {
+        true => virtual_value(&row, name).map(Bytes::from),
+        false => txn.xattr(ino, name.as_bytes())?.map(Bytes::from),
+    };
+    match value {
+        Some(value) => Ok(MetaReply::Value(value)),
+        None => missing(ino, name),
+    }
+}
+
+pub fn list(txn: &dyn ReadTxn, ino: Ino) -> Result<MetaReply, OpError> {
+    let row = fetch::inode(txn, ino)?;
+    let mut names = txn.xattr_names(ino)?;
+    if row.collision.is_some() {
+        names.push(COLLISION.to_vec());
+        names.sort_unstable();
+    }
+    let names: Result<Vec<Name>, _> = names.into_iter().map(Name::new).collect();
+    let names = names.map_err(|e| StoreError::Corrupt(format!("an attribute of inode {ino}: {e}")))?;
+    Ok(MetaReply::Names(names))
+}
+
+pub fn set(
+    txn: &mut dyn WriteTxn,
+    context: &mut WriteContext<'_>,
+    ino: Ino,
+    name: &Name,
+    value: &[u8],
+    mode: XattrMode,
+) -> Result<MetaReply, OpError> {
+    let mut row = fetch::inode(txn, ino)?;
+    check_writable(&row, name)?;
+    if value.len() > XATTR_VALUE_BYTES_MAX {
+        let message = format!("a value may have {XATTR_VALUE_BYTES_MAX} bytes, this one has {}", value.len());
+        return refuse(ErrorCode::ValueTooLarge, message);
+    }
+    if name.as_bytes() == COLLISION {
+        let policy = parse_policy(value)?;
+        check_mode(ino, name, mode, row.collision.is_some())?;
+        row.collision = Some(policy);
+    } else {
+        let is_new = txn.xattr(ino, name.as_bytes())?.is_none();
+        check_mode(ino, name, mode, !is_new)?;
+        if is_new {
+            check_room(txn, ino, name)?;
+        }
+        txn.put_xattr(ino, name.as_bytes(), value)?;
+    }
+    finish(txn, context, row)
+}
+
+pub fn remove(
+    txn: &mut dyn WriteTxn,
+    context: &mut WriteContext<'_>,
+    ino: Ino,
+    name: &Name,
+) -> Result<MetaReply, OpError> {
+    let mut row = fetch::inode(txn, ino)?;
+    check_writable(&row, name)?;
+    if name.as_bytes() == COLLISION {
+        if row.collision.take().is_none() {
+            return missing(ino, name);
+        }
+    } else {
+        if txn.xattr(ino, name.as_bytes())?.is_none() {
+            return missing(ino, name);
+        }
+        txn.delete_xattr(ino, name.as_bytes())?;
+    }
+    finish(txn, context, row)
+}
+
+fn finish(
+    txn: &mut dyn WriteTxn,
+    context: &mut WriteContext<'_>,
+    mut row: InodeRow,
+) -> Result<MetaReply, OpError> {
+    row.ctime = context.now;
+    txn.put_inode(&row)?;
+    context.changes.push(EventKind::Attr(row.ino));
+    Ok(MetaReply::Done)
+}
+
+fn is_reserved(name: &Name) -> bool {
+    name.as_bytes().starts_with(RESERVED)
+}
+
+fn virtual_value(row: &InodeRow, name: &Name) -> Option<String> {
+    match (name.as_bytes(), row.kind) {
+        (COLLISION, FileKind::Directory) => row.collision.map(|policy| policy.as_str().to_owned()),
+        (VERSION, FileKind::File | FileKind::Directory) => Some(row.version.to_string()),
+        (MD5, FileKind::File) => row.md5.map(|md5| md5.to_string()),
+        _ => None,
+    }
+}
+
+fn check_name(name: &Name) -> Result<(), OpError> {
+    let bytes = name.as_bytes();
+    let mut namespaces = OTHERS.iter().copied().chain([USER]);
+    let Some(namespace) = namespaces.find(|namespace| bytes.starts_with(namespace)) else {
+        let message = format!("attribute `{name}` is in none of user., trusted., security. and system.");
+        return refuse(ErrorCode::NotSupported, message);
+    };
+    if bytes.len() == namespace.len() {
+        return refuse(ErrorCode::InvalidArgument, format!("attribute `{name}` has no name"));
+    }
+    Ok(())
+}
+
+fn check_writable(row: &InodeRow, name: &Name) -> Result<(), OpError> {
+    check_name(name)?;
+    if name.as_bytes() == COLLISION {
+        return match row.kind {
+            FileKind::Directory => Ok(()),
+            _ => refuse(ErrorCode::InvalidArgument, format!("only directories have `{name}`")),
+        };
+    }
+    if is_reserved(name) {
+        return refuse(ErrorCode::NotPermitted, format!("`{name}` belongs to the file system itself"));
+    }
+    let may_have_user = matches!(row.kind, FileKind::File | FileKind::Directory);
+    if name.as_bytes().starts_with(USER) && !may_have_user {
+        let message =
+            format!("only files and directories have user attributes, inode {} is neither", row.ino);
+        return refuse(ErrorCode::NotPermitted, message);
+    }
+    Ok(())
+}
+
+fn check_mode(ino: Ino, name: &Name, mode: XattrMode, is_there: bool) -> Result<(), OpError> {
+    match (mode, is_there) {
+        (XattrMode::Create, true) => {
+            refuse(ErrorCode::Exists, format!("inode {ino} has the attribute `{name}` already"))
+        }
+        (XattrMode::Replace, false) => missing(ino, name),
+        (XattrMode::Any | XattrMode::Create | XattrMode::Replace, _) => Ok(()),
+    }
+}
+
+fn missing<T>(ino: Ino, name: &Name) -> Result<T, OpError> {
+    refuse(ErrorCode::NoAttribute, format!("inode {ino} has no attribute `{name}`"))
+}
+
+/// Keeps the names of an inode within what listxattr(2) can return, the collision rule included.
+fn check_room(txn: &dyn WriteTxn, ino: Ino, name: &Name) -> Result<(), OpError> {
+    let present: usize = txn.xattr_names(ino)?.iter().map(|other| other.len() + 1).sum();
+    if present + name.as_bytes().len() + 1 + COLLISION.len() + 1 > XATTR_LIST_BYTES_MAX {
+        return refuse(ErrorCode::NoSpace, format!("inode {ino} has no room for another attribute"));
+    }
+    Ok(())
+}
+
+fn parse_policy(value: &[u8]) -> Result<CollisionPolicy, OpError> {
+    let text = String::from_utf8_lossy(value);
+    // `setfattr` and `echo` in scripts tend to leave a newline.
+    match text.trim_end_matches('\n').parse() {
+        Ok(policy) => Ok(policy),
+        Err(why) => refuse(ErrorCode::InvalidArgument, why),
+    }
+}
