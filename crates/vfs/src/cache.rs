@@ -1,0 +1,49 @@
+//! Verified blobs in memory, each fetched once however many ask for it.
+
+use bytes::Bytes;
+use dfs_client::{ClientError, DataClient};
+use dfs_proto::{BlobId, BlobRef};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use std::sync::Arc;
+
+#[derive(Clone)]
+struct Length;
+
+impl Weighter<BlobId, Bytes> for Length {
+    fn weight(&self, _: &BlobId, blob: &Bytes) -> u64 {
+        // An entry costs something besides its bytes.
+        blob.len() as u64 + 128
+    }
+}
+
+/// The eviction is that of quick_cache (Clock-PRO like), which a long scan does not empty.
+pub(crate) struct BlobCache {
+    blobs: Cache<BlobId, Bytes, Length>,
+    data: Arc<dyn DataClient>,
+}
+
+impl BlobCache {
+    pub fn new(bytes_max: usize, data: Arc<dyn DataClient>) -> BlobCache {
+        let blobs_about = (bytes_max / (64 << 10)).max(16);
+        BlobCache { blobs: Cache::with_weighter(blobs_about, bytes_max as u64, Length), data }
+    }
+
+    /// The whole blob, fetched if it is not here.
+    pub async fn whole(&self, blob: &BlobRef) -> Result<Bytes, ClientError> {
+        self.blobs.get_or_insert_async(&blob.id, self.data.get(blob)).await
+    }
+
+    /// The whole blob if it is here.
+    pub fn peek(&self, blob: &BlobRef) -> Option<Bytes> {
+        self.blobs.get(&blob.id)
+    }
+
+    /// Some bytes of the blob, and only about those when it is not here.
+    pub async fn range(&self, blob: &BlobRef, start: u32, length: u32) -> Result<Bytes, ClientError> {
+        match self.peek(blob) {
+            Some(whole) => Ok(whole.slice(start as usize..(start + length) as usize)),
+            None => self.data.get_range(blob, start, length).await,
+        }
+    }
+}

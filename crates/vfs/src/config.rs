@@ -1,0 +1,36 @@
+//! Settings of a mount.
+
+use dfs_proto::CollisionPolicy;
+use dfs_proto::limits::BLOB_BYTES_MAX;
+use std::time::Duration;
+
+/// Settings of a mount. The memory bounds add up to what a mount takes at most, besides a few MiB of its own.
+#[derive(Clone, Debug)]
+pub struct VfsConfig {
+    /// What a whole new file does when its name is taken and the directory says nothing.
+    pub collision: CollisionPolicy,
+    /// Bytes that may be staged (written by applications, not yet stored) over all files.
+    pub staged_bytes_max: usize,
+    /// Bytes of verified blobs that are kept.
+    pub cache_bytes_max: usize,
+    /// Blobs under way to nodes at once.
+    pub uploads_max: usize,
+    /// Blobs fetched ahead of a sequential reader.
+    pub readahead_blobs: usize,
+    /// How long the kernel may keep attributes and entries while changes by others are pushed; 0 is used
+    /// while they are not.
+    pub kernel_ttl: Duration,
+}
+
+impl Default for VfsConfig {
+    fn default() -> Self {
+        VfsConfig {
+            collision: CollisionPolicy::Rename,
+            staged_bytes_max: 16 * BLOB_BYTES_MAX,
+            cache_bytes_max: 16 * BLOB_BYTES_MAX,
+            uploads_max: 6,
+            readahead_blobs: 3,
+            kernel_ttl: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What can go wrong with an operation on a mounted file system.
+
+use crate::Fh;
+use dfs_client::ClientError;
+use dfs_proto::{ErrorCode, Ino};
+
+/// Why an operation failed. [`VfsError::code`] is what an errno is made of.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum VfsError {
+    /// The master or the nodes said so, or could not be reached.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A handle that is not open, or not for this kind of access (EBADF).
+    #[error("file handle {0} is not open for this")]
+    BadHandle(Fh),
+    /// The name exists here, though it is not published yet.
+    #[error("the name is taken by a file that is being written")]
+    NameTaken,
+    /// The directory holds files that are not published yet.
+    #[error("the directory holds files that are being written")]
+    NotEmpty,
+    /// The inode is not known here and has no name under which it could be found.
+    #[error("inode {0} is not known to this mount any more")]
+    Forgotten(Ino),
+    /// An offset or a size beyond what a file may have.
+    #[error("an offset or a size is beyond what a file may have")]
+    TooLarge,
+    /// An argument that cannot be meant.
+    #[error("{0}")]
+    InvalidArgument(&'static str),
+    /// Something that this file system does not do.
+    #[error("{0} is not supported")]
+    NotSupported(&'static str),
+    /// Staged data found no room within the deadline, because uploads do not get ahead.
+    #[error("{staged} bytes wait to be stored and none could be within {waited_s} s; is any storage node up?")]
+    StagingFull {
+        /// Bytes staged now.
+        staged: usize,
+        /// How long the writer waited, s.
+        waited_s: u64,
+    },
+    /// The answer to an operation was one for another operation.
+    #[error("the master answered {0} with something else")]
+    OddAnswer(&'static str),
+}
+
+impl VfsError {
+    /// The code that stands for the error. `BadHandle` has none on the wire and is told apart by the caller.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            VfsError::Client(e) => e.code(),
+            VfsError::BadHandle(_) | VfsError::InvalidArgument(_) => ErrorCode::InvalidArgument,
+            VfsError::NameTaken => ErrorCode::Exists,
+            VfsError::NotEmpty => ErrorCode::NotEmpty,
+            VfsError::Forgotten(_) => ErrorCode::Stale,
+            VfsError::TooLarge => ErrorCode::TooLarge,
+            VfsError::NotSupported(_) => ErrorCode::NotSupported,
+            VfsError::StagingFull { .. } => ErrorCode::Timeout,
+            VfsError::OddAnswer(_) => ErrorCode::Internal,
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! A file that is open here, or has content that is not published yet.
+
+use crate::layer::{BlobSlice, Layer, Written, base_of};
+use crate::range_map::{Piece, RangeMap};
+use crate::staging::Buffer;
+use bytes::Bytes;
+use dfs_proto::meta::{Create, ExtentPage};
+use dfs_proto::{Attr, Ino, Name, Timestamp, Version};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
+
+/// One file. The async mutex serialises publishing and refreshing (both span round trips); the other lock
+/// guards the state for moments only and is never held across an await.
+pub(crate) struct File {
+    pub ino: Ino,
+    pub publishing: tokio::sync::Mutex<()>,
+    state: Mutex<FileState>,
+}
+
+/// Where a file comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// The master knows it.
+    Published,
+    /// It exists here only, and will be made by its first commit.
+    New(Create),
+    /// It existed here only and its name has been removed: nothing is ever published.
+    Dropped,
+}
+
+pub(crate) struct FileState {
+    /// As the master told, or as it was made here.
+    pub attr: Attr,
+    pub origin: Origin,
+    /// Published content, as far as it has been fetched.
+    pub base: RangeMap<BlobSlice>,
+    /// The base is complete up to here.
+    pub base_known_to: u64,
+    /// The base and the attributes may be out of date: ask before they are used.
+    pub stale: bool,
+    /// Changes that are being published.
+    pub in_flight: Option<Layer>,
+    /// Changes since.
+    pub dirty: Layer,
+    /// The buffer that writes of the dirty layer go to.
+    pub tail: Option<Arc<Buffer>>,
+    /// Size with all changes made here.
+    pub size: u64,
+    /// Open handles.
+    pub opens: u32,
+    /// How many opens the master has noted for this session.
+    pub pins: u32,
+    /// The content version that is known to be on the disks of enough nodes.
+    pub durable_version: Option<Version>,
+    /// The file is known to have no `security.capability`: the kernel asks for it with every write.
+    pub no_capability: bool,
+}
+
+/// Where a part of a read comes from.
+pub(crate) enum Part {
+    /// Bytes at hand.
+    Bytes(Bytes),
+    /// Bytes of a blob.
+    Blob { slice: BlobSlice, length: u64 },
+    /// Zeros.
+    Hole(u64),
+}
+
+impl File {
+    pub fn new(attr: Attr, origin: Origin) -> Arc<File> {
+        let is_new = !matches!(origin, Origin::Published);
+        let state = FileState {
+            size: attr.size,
+            base: RangeMap::default(),
+            base_known_to: if is_new { u64::MAX } else { 0 },
+            stale: !is_new,
+            in_flight: None,
+            dirty: Layer { dirty: is_new, ..Layer::default() },
+            tail: None,
+            opens: 0,
+            pins: 0,
+            durable_version: None,
+            no_capability: is_new,
+            origin,
+            attr,
+        };
+        Arc::new(File { ino: state.attr.ino, publishing: tokio::sync::Mutex::new(()), state: Mutex::new(state) })
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, FileState> {
+        self.state.lock()
+    }
+}
+
+impl FileState {
+    /// Whether the file exists here only.
+    pub fn is_new(&self) -> bool {
+        matches!(self.origin, Origin::New(_))
+    }
+
+    /// The wanted name of a new file that nothing was written to so far.
+    pub fn untouched_name(&self) -> Option<Name> {
+        match &self.origin {
+            Origin::New(create) if self.dirty.pieces.is_empty() && self.size == 0 && self.in_flight.is_none() => {
+                Some(create.name.clone())
+            }
+            Origin::New(_) | Origin::Published | Origin::Dropped => None,
+        }
+    }
+
+    /// Whether there is anything to publish.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.dirty || self.in_flight.is_some()
+    }
+
+    /// Whether anybody still needs it here.
+    pub fn in_use(&self) -> bool {
+        self.opens > 0 || (self.is_dirty() && !matches!(self.origin, Origin::Dropped))
+    }
+
+    /// Attributes as applications see them.
+    pub fn view(&self) -> Attr {
+        let mut attr = self.attr.clone();
+        attr.size = self.size;
+        let layers = [Some(&self.dirty), self.in_flight.as_ref()];
+        if let Some(mtime) = layers.iter().flatten().find_map(|l| l.mtime) {
+            attr.mtime = mtime;
+            attr.ctime = attr.ctime.max(mtime);
+        }
+        if self.is_dirty() {
+            let staged: u64 = layers.iter().flatten().map(|l| l.pieces.covered()).sum();
+            attr.allocated = (attr.allocated + staged).min(self.size.next_multiple_of(4096));
+        }
+        attr
+    }
+
+    /// Takes over what the master says of the file. Changes made here stay on top.
+    pub fn refresh(&mut self, attr: Attr, extents: Option<ExtentPage>) {
+        if let Some(page) = extents {
+            self.base = RangeMap::default();
+            self.base_known_to = 0;
+            self.add_extents(&page);
+        }
+        self.set_attr(attr);
+        self.stale = false;
+        self.no_capability = false;
+    }
+
+    /// Takes over attributes; the size is what the changes made here leave of the published one.
+    pub fn set_attr(&mut self, attr: Attr) {
+        self.attr = attr;
+        let mut size = self.attr.size;
+        for layer in self.in_flight.iter().chain([&self.dirty]) {
+            if layer.truncate_to.is_some() {
+                // The layer's own idea of the size holds, and that is what `size` was made of.
+                return;
+            }
+            if let Some(last) = layer.pieces.iter().last() {
+                size = size.max(last.end());
+            }
+        }
+        self.size = size;
+    }
+
+    /// Adds a page of extents that follows what is known.
+    pub fn add_extents(&mut self, page: &ExtentPage) {
+        base_of(&page.extents, &mut self.base);
+        self.base_known_to = match page.extents.last() {
+            _ if page.end => u64::MAX,
+            Some(last) => last.end(),
+            None => u64::MAX,
+        };
+    }
+
+    /// Puts written bytes in place; the caller has taken them from the budget. Returns how many of `data` the
+    /// present buffer took: 0 when there is none or it is full.
+    pub fn put_bytes(&mut self, offset: u64, data: &[u8], appending: bool) -> usize {
+        let Some(buffer) = &self.tail else { return 0 };
+        let length = buffer.room().min(data.len());
+        if length == 0 {
+            return 0;
+        }
+        let at = buffer.append(&data[..length]);
+        let source = Written { buffer: Some(buffer.clone()), at };
+        if self.dirty.pieces.is_empty() {
+            self.dirty.append_from = appending.then_some(offset);
+        } else if !appending {
+            self.dirty.append_from = None;
+        }
+        self.dirty.pieces.insert(Piece { offset, length: length as u64, source });
+        self.wrote_to(offset + length as u64);
+        length
+    }
+
+    /// Overwrites bytes that are still in the open buffer, which costs no memory. Returns how many of `data`
+    /// lay in one such piece.
+    pub fn overwrite_staged(&mut self, offset: u64, data: &[u8]) -> usize {
+        let Some(tail) = &self.tail else { return 0 };
+        let Some(piece) = self.dirty.pieces.at(offset) else { return 0 };
+        let Some(buffer) = piece.source.buffer.as_ref().filter(|b| Arc::ptr_eq(b, tail)) else { return 0 };
+        let skip = offset - piece.offset;
+        let length = (piece.length - skip).min(data.len() as u64) as usize;
+        if !buffer.overwrite(piece.source.at + skip as u32, &data[..length]) {
+            return 0;
+        }
+        self.wrote_to(offset + length as u64);
+        length
+    }
+
+    fn wrote_to(&mut self, end: u64) {
+        self.size = self.size.max(end);
+        self.dirty.mtime = Some(Timestamp::now());
+        self.dirty.dirty = true;
+    }
+
+    /// Changes the size here.
+    pub fn truncate(&mut self, size: u64) {
+        // Extending is a truncation too: the size is to be exactly this.
+        let cut = size.min(self.size);
+        self.dirty.truncate(cut);
+        self.size = size;
+        self.dirty.mtime = Some(Timestamp::now());
+    }
+
+    /// Where `from..to` comes from; `to` is within the size. `None` when the base is not known that far.
+    pub fn parts(&self, from: u64, to: u64) -> Option<Vec<Part>> {
+        let mut parts = Vec::new();
+        self.layer_parts(&mut parts, 0, from, to).then_some(parts)
+    }
+
+    /// Parts as seen from layer `depth` (0 dirty, 1 in flight, 2 base) downwards.
+    fn layer_parts(&self, out: &mut Vec<Part>, depth: usize, from: u64, to: u64) -> bool {
+        let layer = match depth {
+            0 => &self.dirty,
+            1 => match &self.in_flight {
+                Some(layer) => layer,
+                None => return self.layer_parts(out, 2, from, to),
+            },
+            _ => return self.base_parts(out, from, to),
+        };
+        let mut at = from;
+        for piece in layer.pieces.within(from, to) {
+            if !self.below(out, layer, depth, at, piece.offset) {
+                return false;
+            }
+            at = piece.end();
+            push_written(out, &piece);
+        }
+        self.below(out, layer, depth, at, to)
+    }
+
+    /// What shows through `layer` in `from..to`: nothing beyond its truncation.
+    fn below(&self, out: &mut Vec<Part>, layer: &Layer, depth: usize, from: u64, to: u64) -> bool {
+        if from >= to {
+            return true;
+        }
+        let visible = layer.truncate_to.map_or(to, |cut| cut.clamp(from, to));
+        if from < visible && !self.layer_parts(out, depth + 1, from, visible) {
+            return false;
+        }
+        if visible < to {
+            out.push(Part::Hole(to - visible));
+        }
+        true
+    }
+
+    fn base_parts(&self, out: &mut Vec<Part>, from: u64, to: u64) -> bool {
+        if self.stale || self.base_known_to < to.min(self.attr.size) {
+            return false;
+        }
+        let mut at = from;
+        for piece in self.base.within(from, to) {
+            if at < piece.offset {
+                out.push(Part::Hole(piece.offset - at));
+            }
+            at = piece.end();
+            out.push(Part::Blob { slice: piece.source, length: piece.length });
+        }
+        if at < to {
+            out.push(Part::Hole(to - at));
+        }
+        true
+    }
+}
+
+fn push_written(out: &mut Vec<Part>, piece: &Piece<Written>) {
+    let Some(buffer) = &piece.source.buffer else {
+        out.push(Part::Hole(piece.length));
+        return;
+    };
+    // Bytes first: once they are gone, the blob is known.
+    match buffer.copy(piece.source.at, piece.length as usize) {
+        Some(bytes) => out.push(Part::Bytes(bytes)),
+        None => {
+            let blob = buffer.stored().expect("bytes leave a buffer only after its blob is known");
+            out.push(Part::Blob { slice: BlobSlice { blob, at: piece.source.at }, length: piece.length });
+        }
+    }
+}

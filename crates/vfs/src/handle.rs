@@ -1,0 +1,132 @@
+//! Open files and directories.
+
+use crate::VfsError;
+use crate::file::File;
+use dfs_proto::meta::DirEntry;
+use dfs_proto::{Ino, Name};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A handle, as the kernel gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fh(pub u64);
+
+impl fmt::Display for Fh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An open file.
+pub(crate) struct FileHandle {
+    pub file: Arc<File>,
+    pub readable: bool,
+    pub writable: bool,
+    /// Writes go to the end of the file, wherever they say.
+    pub append: bool,
+    /// The inode that the application believes it has open, when its writes go to another file by the
+    /// collision rule, with the process that opened it.
+    pub diverted_from: Option<(Ino, u32)>,
+    pub pattern: Mutex<ReadPattern>,
+}
+
+/// How a handle is read.
+#[derive(Default)]
+pub(crate) struct ReadPattern {
+    /// Where a sequential reader goes on.
+    pub next: u64,
+    /// Reads in a row that went on there.
+    pub streak: u32,
+    /// Blobs up to this offset have been asked for ahead.
+    pub ahead_to: u64,
+}
+
+/// How far from the expected place a read still counts as sequential: the kernel sends the requests of its
+/// readahead side by side.
+const SEQUENTIAL_SLACK: u64 = 2 << 20;
+
+impl ReadPattern {
+    /// Takes note of a read; whether it is part of a sequential one.
+    pub fn note(&mut self, offset: u64, length: u64) -> bool {
+        let sequential = offset.abs_diff(self.next) <= SEQUENTIAL_SLACK;
+        if sequential {
+            self.streak = self.streak.saturating_add(1);
+            self.next = self.next.max(offset + length);
+        } else {
+            self.streak = 0;
+            self.next = offset + length;
+            self.ahead_to = 0;
+        }
+        // One read near the start is no pattern yet, unless it is a whole small file.
+        sequential && (self.streak > 1 || offset == 0)
+    }
+}
+
+/// An open directory: the page last fetched, so that the kernel's small buffers cost one round trip a page.
+pub(crate) struct DirHandle {
+    pub ino: Ino,
+    pub parent: Ino,
+    pub listing: tokio::sync::Mutex<Listing>,
+}
+
+#[derive(Default)]
+pub(crate) struct Listing {
+    pub page: Vec<DirEntry>,
+    /// The page follows this cookie.
+    pub page_after: u64,
+    /// Whether the page is the last.
+    pub end: bool,
+    pub fetched: bool,
+    /// Names that existed here only when the listing began and have not been listed yet.
+    pub pending: Vec<(Name, Ino)>,
+}
+
+/// The handles of a mount.
+#[derive(Default)]
+pub(crate) struct Handles {
+    next: AtomicU64,
+    files: Mutex<HashMap<Fh, Arc<FileHandle>>>,
+    dirs: Mutex<HashMap<Fh, Arc<DirHandle>>>,
+}
+
+impl Handles {
+    fn fresh(&self) -> Fh {
+        Fh(self.next.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub fn add_file(&self, handle: FileHandle) -> Fh {
+        let fh = self.fresh();
+        self.files.lock().insert(fh, Arc::new(handle));
+        fh
+    }
+
+    pub fn add_dir(&self, handle: DirHandle) -> Fh {
+        let fh = self.fresh();
+        self.dirs.lock().insert(fh, Arc::new(handle));
+        fh
+    }
+
+    pub fn file(&self, fh: Fh) -> Result<Arc<FileHandle>, VfsError> {
+        self.files.lock().get(&fh).cloned().ok_or(VfsError::BadHandle(fh))
+    }
+
+    pub fn dir(&self, fh: Fh) -> Result<Arc<DirHandle>, VfsError> {
+        self.dirs.lock().get(&fh).cloned().ok_or(VfsError::BadHandle(fh))
+    }
+
+    pub fn remove_file(&self, fh: Fh) -> Option<Arc<FileHandle>> {
+        self.files.lock().remove(&fh)
+    }
+
+    pub fn remove_dir(&self, fh: Fh) {
+        self.dirs.lock().remove(&fh);
+    }
+
+    /// A handle of process `pid` whose writes to `ino` go to another file.
+    pub fn diverted(&self, ino: Ino, pid: u32) -> Option<Arc<FileHandle>> {
+        self.files.lock().values().find(|h| h.diverted_from == Some((ino, pid))).cloned()
+    }
+}

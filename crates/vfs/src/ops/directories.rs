@@ -1,0 +1,126 @@
+//! Listings.
+
+use super::Listed;
+use crate::Fh;
+use crate::VfsError;
+use crate::handle::{DirHandle, Listing};
+use crate::vfs::Vfs;
+use dfs_proto::meta::{DirEntry, ReadOp};
+use dfs_proto::{Attr, DirCookie, FileKind, Ino, MetaReply};
+
+/// Entries in one request to the master.
+const PAGE_ENTRIES: u32 = 1024;
+
+/// Cookies of `.` and `..`; both are below [`DirCookie::RESERVED`].
+const DOT: u64 = 1;
+const DOT_DOT: u64 = 2;
+
+/// Cookies of names that exist here only: they come after all that the master has.
+const PENDING: u64 = 1 << 62;
+
+impl Vfs {
+    /// Opens a directory.
+    pub async fn opendir(&self, ino: Ino) -> Result<Fh, VfsError> {
+        let attr = self.getattr(ino).await?;
+        if attr.kind != FileKind::Directory {
+            return Err(dfs_client::ClientError::local(dfs_proto::ErrorCode::NotDirectory, "this is no directory").into());
+        }
+        Ok(self.handles.add_dir(DirHandle { ino, parent: attr.parent, listing: Default::default() }))
+    }
+
+    /// Closes a directory.
+    pub fn releasedir(&self, fh: Fh) {
+        self.handles.remove_dir(fh);
+    }
+
+    /// Entries after the place `cookie` (0 is the start), for as long as `fill` takes them (it answers
+    /// `false` for one that it had no room for). The listing is steady while the directory changes: what
+    /// stays is listed once.
+    pub async fn readdir(
+        &self,
+        fh: Fh,
+        cookie: u64,
+        mut fill: impl FnMut(&Listed) -> bool,
+    ) -> Result<(), VfsError> {
+        let dir = self.handles.dir(fh)?;
+        let mut listing = dir.listing.lock().await;
+        if cookie == 0 {
+            *listing = Listing { pending: self.names.pending_in(dir.ino), ..Listing::default() };
+        }
+        if cookie < DOT_DOT && !self.list_dots(&dir, cookie, &mut fill).await? {
+            return Ok(());
+        }
+        let mut at = cookie.max(DOT_DOT);
+        while at < PENDING {
+            self.load_page(&dir, &mut listing, at).await?;
+            for entry in listing.page.iter().filter(|e| e.cookie.0 > at) {
+                let attr = self.overlaid(entry.attr.clone());
+                let name = entry.name.as_bytes().to_vec();
+                let entry = Listed { name, entry: Some(entry.name.clone()), cookie: entry.cookie.0, attr };
+                if !fill(&entry) {
+                    return Ok(());
+                }
+            }
+            at = match listing.page.last() {
+                Some(last) if !listing.end => last.cookie.0,
+                _ => PENDING,
+            };
+        }
+        self.list_pending(&listing, at, &mut fill);
+        Ok(())
+    }
+
+    async fn list_dots(
+        &self,
+        dir: &DirHandle,
+        cookie: u64,
+        fill: &mut impl FnMut(&Listed) -> bool,
+    ) -> Result<bool, VfsError> {
+        for (name, at, ino) in [(&b"."[..], DOT, dir.ino), (b"..", DOT_DOT, dir.parent)] {
+            if at > cookie {
+                let attr = self.getattr(ino).await?;
+                if !fill(&Listed { name: name.to_vec(), entry: None, cookie: at, attr }) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes sure that the page at hand is the one with the entries after `at`.
+    async fn load_page(&self, dir: &DirHandle, listing: &mut Listing, at: u64) -> Result<(), VfsError> {
+        let covers = |page: &[DirEntry]| at >= listing.page_after && page.last().is_some_and(|last| last.cookie.0 > at);
+        if listing.fetched && (covers(&listing.page) || (listing.end && at >= listing.page_after)) {
+            return Ok(());
+        }
+        let after = if at <= DirCookie::RESERVED { DirCookie(0) } else { DirCookie(at) };
+        let op = ReadOp::ReadDir { ino: dir.ino, after, limit: PAGE_ENTRIES };
+        let MetaReply::Dir(page) = self.read_op(op).await? else {
+            return Err(VfsError::OddAnswer("a listing"));
+        };
+        // What has been published meanwhile is listed by the master.
+        listing.pending.retain(|(name, _)| page.entries.iter().all(|e| e.name != *name));
+        listing.page = page.entries;
+        listing.page_after = at;
+        listing.end = page.end;
+        listing.fetched = true;
+        Ok(())
+    }
+
+    fn list_pending(&self, listing: &Listing, at: u64, fill: &mut impl FnMut(&Listed) -> bool) {
+        let skip = at.saturating_sub(PENDING) as usize;
+        for (i, (name, ino)) in listing.pending.iter().enumerate().skip(skip) {
+            // One that was unlinked meanwhile is gone.
+            let Some(attr) = self.pending_attr(*ino) else { continue };
+            let cookie = PENDING + i as u64 + 1;
+            if !fill(&Listed { name: name.as_bytes().to_vec(), entry: Some(name.clone()), cookie, attr }) {
+                return;
+            }
+        }
+    }
+
+    fn pending_attr(&self, ino: Ino) -> Option<Attr> {
+        let view = self.file(ino)?.lock().view();
+        (view.nlink > 0).then_some(view)
+    }
+}

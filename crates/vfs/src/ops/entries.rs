@@ -1,0 +1,254 @@
+//! Names: lookup, make, link, unlink, rename.
+
+use super::Caller;
+use crate::VfsError;
+use crate::file::{File, Origin};
+use crate::vfs::Vfs;
+use bytes::Bytes;
+use dfs_proto::meta::{Make, ReadOp, Removed, Rename, RenameMode, WriteOp};
+use dfs_proto::{Attr, ErrorCode, FileKind, Ino, MetaReply, Name};
+use std::sync::Arc;
+
+/// What [`Vfs::make`] makes.
+#[derive(Clone, Debug)]
+pub(crate) struct NewNode {
+    pub kind: FileKind,
+    pub mode: u16,
+    pub rdev: u32,
+    pub target: Bytes,
+}
+
+impl Vfs {
+    /// The entry's attributes. The kernel is taken to remember them: one [`Vfs::forget`] will come for it.
+    pub async fn lookup(&self, parent: Ino, name: &Name) -> Result<Attr, VfsError> {
+        let attr = self.find(parent, name).await?;
+        self.names.remember(attr.ino, parent, name);
+        Ok(attr)
+    }
+
+    async fn find(&self, parent: Ino, name: &Name) -> Result<Attr, VfsError> {
+        if let Some(file) = self.pending_file(parent, name) {
+            return Ok(file.lock().view());
+        }
+        match self.read_op(ReadOp::Lookup { parent, name: name.clone() }).await {
+            Ok(MetaReply::Attr(attr)) => Ok(self.overlaid(attr)),
+            Ok(_) => Err(VfsError::OddAnswer("a lookup")),
+            // It may have been published between the two looks.
+            Err(e) => match self.pending_file(parent, name) {
+                Some(file) => Ok(file.lock().view()),
+                None => Err(e),
+            },
+        }
+    }
+
+    pub(crate) fn pending_file(&self, parent: Ino, name: &Name) -> Option<Arc<File>> {
+        self.file(self.names.pending(parent, name)?)
+    }
+
+    /// Makes a directory; `mode` has the umask applied.
+    pub async fn mkdir(&self, caller: Caller, parent: Ino, name: &Name, mode: u16) -> Result<Attr, VfsError> {
+        let node = NewNode { kind: FileKind::Directory, mode, rdev: 0, target: Bytes::new() };
+        self.make(caller, parent, name, node).await
+    }
+
+    /// Makes a symlink.
+    pub async fn symlink(&self, caller: Caller, parent: Ino, name: &Name, target: &[u8]) -> Result<Attr, VfsError> {
+        let target = Bytes::copy_from_slice(target);
+        let node = NewNode { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target };
+        self.make(caller, parent, name, node).await
+    }
+
+    /// Makes a device, a FIFO, a socket or an empty file.
+    pub async fn mknod(
+        &self,
+        caller: Caller,
+        parent: Ino,
+        name: &Name,
+        kind: FileKind,
+        mode: u16,
+        rdev: u32,
+    ) -> Result<Attr, VfsError> {
+        self.make(caller, parent, name, NewNode { kind, mode, rdev, target: Bytes::new() }).await
+    }
+
+    pub(crate) async fn make(&self, caller: Caller, parent: Ino, name: &Name, node: NewNode) -> Result<Attr, VfsError> {
+        if self.names.pending(parent, name).is_some() {
+            return Err(VfsError::NameTaken);
+        }
+        let make = Make {
+            parent,
+            name: name.clone(),
+            ino: self.numbers.take(&*self.meta).await?,
+            kind: node.kind,
+            mode: node.mode,
+            uid: caller.uid,
+            gid: caller.gid,
+            rdev: node.rdev,
+            target: node.target,
+        };
+        let MetaReply::Attr(attr) = self.write_op(WriteOp::Make(make)).await? else {
+            return Err(VfsError::OddAnswer("a make"));
+        };
+        self.names.remember(attr.ino, parent, name);
+        Ok(attr)
+    }
+
+    /// Target of a symlink.
+    pub async fn readlink(&self, ino: Ino) -> Result<Bytes, VfsError> {
+        match self.read_op(ReadOp::ReadLink { ino }).await? {
+            MetaReply::Target(target) => Ok(target),
+            _ => Err(VfsError::OddAnswer("a readlink")),
+        }
+    }
+
+    /// Gives a file another name.
+    pub async fn link(&self, ino: Ino, parent: Ino, name: &Name) -> Result<Attr, VfsError> {
+        if self.names.pending(parent, name).is_some() {
+            return Err(VfsError::NameTaken);
+        }
+        self.publish_if_new(ino).await?;
+        let MetaReply::Attr(attr) = self.write_op(WriteOp::Link { ino, parent, name: name.clone() }).await? else {
+            return Err(VfsError::OddAnswer("a link"));
+        };
+        let attr = self.overlaid(attr);
+        self.names.remember(ino, parent, name);
+        Ok(attr)
+    }
+
+    /// Makes sure that the master knows the inode.
+    pub(crate) async fn publish_if_new(&self, ino: Ino) -> Result<(), VfsError> {
+        match self.file(ino) {
+            Some(file) if file.lock().is_new() => self.publish(&file, false).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a name of what is no directory.
+    pub async fn unlink(&self, parent: Ino, name: &Name) -> Result<(), VfsError> {
+        if let Some(file) = self.pending_file(parent, name) {
+            // A publish under way decides first whether the file still exists here only.
+            let serial = file.publishing.lock().await;
+            if self.drop_pending(&file, parent, name) {
+                return Ok(());
+            }
+            drop(serial);
+        }
+        if let Some(ino) = self.open_target(parent, name).await? {
+            self.pin(ino).await?;
+        }
+        let MetaReply::Removed(removed) = self.write_op(WriteOp::Unlink { parent, name: name.clone() }).await? else {
+            return Err(VfsError::OddAnswer("an unlink"));
+        };
+        self.note_removed(&removed);
+        Ok(())
+    }
+
+    /// Forgets a file that exists here only; `false` when it has been published meanwhile.
+    fn drop_pending(&self, file: &Arc<File>, parent: Ino, name: &Name) -> bool {
+        let mut state = file.lock();
+        if !state.is_new() {
+            return false;
+        }
+        state.origin = Origin::Dropped;
+        state.attr.nlink = 0;
+        let unused = state.opens == 0;
+        drop(state);
+        self.names.remove_pending(parent, name, file.ino);
+        if unused {
+            self.files.lock().remove(&file.ino);
+        }
+        true
+    }
+
+    /// The inode behind a name, if it is open here and the master has not been told so.
+    async fn open_target(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, VfsError> {
+        let any_unpinned = self.files.lock().values().any(|f| {
+            let state = f.lock();
+            state.opens > 0 && state.pins == 0 && matches!(state.origin, Origin::Published)
+        });
+        if !any_unpinned {
+            return Ok(None);
+        }
+        match self.read_op(ReadOp::Lookup { parent, name: name.clone() }).await? {
+            MetaReply::Attr(attr) => Ok(Some(attr.ino)),
+            _ => Err(VfsError::OddAnswer("a lookup")),
+        }
+    }
+
+    /// Makes sure that the master keeps an open file's inode when its last name goes.
+    async fn pin(&self, ino: Ino) -> Result<(), VfsError> {
+        let Some(file) = self.file(ino) else { return Ok(()) };
+        let wanted = {
+            let state = file.lock();
+            state.opens > 0 && state.pins == 0 && matches!(state.origin, Origin::Published)
+        };
+        if wanted {
+            let _serial = file.publishing.lock().await;
+            self.revalidate(&file).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn note_removed(&self, removed: &Removed) {
+        if let Some(file) = self.file(removed.ino) {
+            file.lock().attr.nlink = removed.nlink;
+        }
+    }
+
+    /// Removes an empty directory.
+    pub async fn rmdir(&self, parent: Ino, name: &Name) -> Result<(), VfsError> {
+        if self.names.pending(parent, name).is_some() {
+            return Err(dfs_client::ClientError::local(ErrorCode::NotDirectory, "this is a file").into());
+        }
+        let MetaReply::Attr(dir) = self.read_op(ReadOp::Lookup { parent, name: name.clone() }).await? else {
+            return Err(VfsError::OddAnswer("a lookup"));
+        };
+        if !self.names.pending_in(dir.ino).is_empty() {
+            return Err(VfsError::NotEmpty);
+        }
+        self.write_op(WriteOp::Rmdir { parent, name: name.clone() }).await?;
+        Ok(())
+    }
+
+    /// rename(2).
+    pub async fn rename(
+        &self,
+        parent: Ino,
+        name: &Name,
+        new_parent: Ino,
+        new_name: &Name,
+        mode: RenameMode,
+    ) -> Result<(), VfsError> {
+        let mut name = name.clone();
+        if let Some(file) = self.pending_file(parent, &name) {
+            self.publish(&file, false).await?;
+            name = self.names.stored_as(file.ino).unwrap_or(name);
+        }
+        if let Some(file) = self.pending_file(new_parent, new_name) {
+            if mode == RenameMode::NoReplace {
+                return Err(VfsError::NameTaken);
+            }
+            self.publish(&file, false).await?;
+        }
+        if mode == RenameMode::Replace {
+            match self.open_target(new_parent, new_name).await {
+                Ok(Some(ino)) => self.pin(ino).await?,
+                Ok(None) => {}
+                Err(e) if e.code() == ErrorCode::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let rename = Rename { parent, name: name.clone(), new_parent, new_name: new_name.clone(), mode };
+        let MetaReply::Renamed(renamed) = self.write_op(WriteOp::Rename(rename)).await? else {
+            return Err(VfsError::OddAnswer("a rename"));
+        };
+        self.names.renamed(renamed.moved.ino, new_parent, new_name);
+        self.overlaid(renamed.moved);
+        match renamed.replaced {
+            Some(removed) if mode == RenameMode::Exchange => self.names.renamed(removed.ino, parent, &name),
+            Some(removed) => self.note_removed(&removed),
+            None => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,405 @@
+//! Files: create, open, read, write, flush, fsync, release.
+
+use super::entries::NewNode;
+use super::{Caller, Created, OpenFlags, OpenedFile, ReadData};
+use crate::file::{File, Origin};
+use crate::handle::{Fh, FileHandle};
+use crate::publish::is_gone;
+use crate::staging::Buffer;
+use crate::vfs::Vfs;
+use crate::VfsError;
+use bytes::Bytes;
+use dfs_proto::limits::{BLOB_BYTES_MAX, FILE_BYTES_MAX};
+use dfs_proto::meta::{Collision, Create, ReadOp};
+use dfs_proto::{Attr, CollisionPolicy, FileKind, Ino, MetaReply, Name, Timestamp, Version};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long a writer waits for room among the staged bytes.
+const STAGING_WAIT: Duration = Duration::from_secs(60);
+
+/// What a write of the sync kind could do with the bytes it was given.
+enum Staged {
+    All,
+    /// Bytes taken until there was no more room.
+    Some(usize),
+}
+
+impl Vfs {
+    /// Makes and opens a file. With O_EXCL the master is asked at once; without, the file exists here only
+    /// until it is published. `mode` has the umask applied.
+    pub async fn create(
+        &self,
+        caller: Caller,
+        parent: Ino,
+        name: &Name,
+        mode: u16,
+        flags: OpenFlags,
+    ) -> Result<Created, VfsError> {
+        if flags.exclusive {
+            let node = NewNode { kind: FileKind::File, mode, rdev: 0, target: Bytes::new() };
+            let attr = self.make(caller, parent, name, node).await?;
+            let file = self.hold(&attr, Origin::Published);
+            file.lock().refresh(attr.clone(), None);
+            file.lock().base_known_to = u64::MAX;
+            return Ok(Created { attr, opened: self.handle_for(file, flags, None) });
+        }
+        if let Some(file) = self.pending_file(parent, name) {
+            return self.open_pending(file, parent, name, flags);
+        }
+        let create = Create {
+            parent,
+            name: name.clone(),
+            mode,
+            uid: caller.uid,
+            gid: caller.gid,
+            collision: Collision::Default(self.config.collision),
+        };
+        let file = self.make_here(create).await?;
+        if !self.names.add_pending(parent, name, file.ino) {
+            // Another thread was faster; its file is the one that has the name.
+            self.let_go_dropped(&file);
+            let winner = self.pending_file(parent, name).ok_or(VfsError::NameTaken)?;
+            return self.open_pending(winner, parent, name, flags);
+        }
+        self.names.remember(file.ino, parent, name);
+        let attr = file.lock().view();
+        Ok(Created { attr, opened: self.handle_for(file, flags, None) })
+    }
+
+    /// A file that exists here only, with one open.
+    async fn make_here(&self, create: Create) -> Result<Arc<File>, VfsError> {
+        let now = Timestamp::now();
+        let attr = Attr {
+            ino: self.numbers.take(&*self.meta).await?,
+            kind: FileKind::File,
+            mode: create.mode,
+            nlink: 1,
+            uid: create.uid,
+            gid: create.gid,
+            rdev: 0,
+            size: 0,
+            allocated: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+            version: Version(0),
+            parent: Ino(0),
+            collision: None,
+        };
+        Ok(self.hold(&attr, Origin::New(create)))
+    }
+
+    fn let_go_dropped(&self, file: &Arc<File>) {
+        file.lock().origin = Origin::Dropped;
+        self.let_go(file);
+    }
+
+    fn open_pending(&self, file: Arc<File>, parent: Ino, name: &Name, flags: OpenFlags) -> Result<Created, VfsError> {
+        let mut state = file.lock();
+        state.opens += 1;
+        if flags.truncate {
+            state.truncate(0);
+        }
+        let attr = state.view();
+        drop(state);
+        self.names.remember(file.ino, parent, name);
+        Ok(Created { attr, opened: self.handle_for(file, flags, None) })
+    }
+
+    fn handle_for(&self, file: Arc<File>, flags: OpenFlags, diverted_from: Option<(Ino, u32)>) -> OpenedFile {
+        let (version, dirty) = {
+            let state = file.lock();
+            (state.attr.version, state.is_dirty())
+        };
+        let direct = diverted_from.is_some();
+        let keep_pages = !direct && (self.names.keep_pages(file.ino, version) || dirty);
+        let fh = self.handles.add_file(FileHandle {
+            file,
+            readable: flags.read,
+            writable: flags.write,
+            append: flags.append,
+            diverted_from,
+            pattern: Default::default(),
+        });
+        OpenedFile { fh, keep_pages, direct }
+    }
+
+    /// Opens a file. What was published before is seen, whoever did it.
+    ///
+    /// With O_TRUNC under the collision rule `rename` the file stays as it is and writes go to a new one
+    /// beside it, which gets its name when it is published.
+    pub async fn open(&self, caller: Caller, ino: Ino, flags: OpenFlags) -> Result<OpenedFile, VfsError> {
+        if let Some(file) = self.file(ino).filter(|f| f.lock().is_new()) {
+            let mut state = file.lock();
+            state.opens += 1;
+            // Still the same whole new file: nobody else has seen it.
+            if flags.truncate {
+                state.truncate(0);
+            }
+            drop(state);
+            return Ok(self.handle_for(file, flags, None));
+        }
+        if flags.truncate && self.keeps_what_is_there(ino).await? {
+            return self.open_diverted(caller, ino, flags).await;
+        }
+        let file = self.open_published(ino).await?;
+        if flags.truncate {
+            file.lock().truncate(0);
+        }
+        Ok(self.handle_for(file, flags, None))
+    }
+
+    async fn open_published(&self, ino: Ino) -> Result<Arc<File>, VfsError> {
+        let known = self.file(ino).and_then(|file| {
+            let state = file.lock();
+            (!state.stale && state.base_known_to > 0).then_some(state.attr.version)
+        });
+        let MetaReply::Opened(opened) = self.read_op(ReadOp::Open { ino, known }).await? else {
+            return Err(VfsError::OddAnswer("an open"));
+        };
+        if let Some(page) = &opened.extents {
+            self.data.learn(&page.volumes);
+        }
+        let file = self.hold(&opened.attr, Origin::Published);
+        let mut state = file.lock();
+        state.pins += 1;
+        // An answer that a later change of our own has overtaken says nothing new.
+        let overtaken = opened.attr.version < state.attr.version;
+        let usable = opened.extents.is_some() || opened.attr.version == state.attr.version;
+        if !overtaken && usable && state.in_flight.is_none() {
+            state.refresh(opened.attr, opened.extents);
+        }
+        drop(state);
+        Ok(file)
+    }
+
+    /// Whether the collision rule that holds where the file is says that a whole new one must not take its
+    /// place.
+    async fn keeps_what_is_there(&self, ino: Ino) -> Result<bool, VfsError> {
+        let Some(known) = self.names.known(ino) else {
+            return Ok(self.config.collision == CollisionPolicy::Rename);
+        };
+        let parent = self.getattr(known.parent).await?;
+        Ok(parent.collision.unwrap_or(self.config.collision) == CollisionPolicy::Rename)
+    }
+
+    async fn open_diverted(&self, caller: Caller, ino: Ino, flags: OpenFlags) -> Result<OpenedFile, VfsError> {
+        let known = self.names.known(ino).ok_or(VfsError::Forgotten(ino))?;
+        let name = known.name.ok_or(VfsError::Forgotten(ino))?;
+        let old = self.getattr(ino).await?;
+        if old.kind == FileKind::Directory {
+            return Err(dfs_client::ClientError::local(dfs_proto::ErrorCode::IsDirectory, "this is a directory").into());
+        }
+        let create = Create {
+            parent: known.parent,
+            name,
+            mode: old.mode,
+            uid: caller.uid,
+            gid: caller.gid,
+            collision: Collision::Explicit(CollisionPolicy::Rename),
+        };
+        let file = self.make_here(create).await?;
+        Ok(self.handle_for(file, flags, Some((ino, caller.pid))))
+    }
+
+    /// Up to `size` bytes from `offset` on; fewer at the end of the file only.
+    pub async fn read(&self, fh: Fh, offset: u64, size: u32) -> Result<ReadData, VfsError> {
+        let handle = self.handles.file(fh)?;
+        if !handle.readable {
+            return Err(VfsError::BadHandle(fh));
+        }
+        self.read_file(&handle, offset, size).await
+    }
+
+    /// Stages `data` if that needs no waiting; `None` when it does, and then nothing has happened.
+    pub fn try_write(&self, fh: Fh, offset: u64, data: &[u8]) -> Option<Result<u32, VfsError>> {
+        let handle = match self.handles.file(fh) {
+            Ok(handle) => handle,
+            Err(e) => return Some(Err(e)),
+        };
+        if let Err(e) = check_write(&handle, fh, offset, data) {
+            return Some(Err(e));
+        }
+        // A stale size would put an append in the wrong place.
+        if handle.append && handle.file.lock().stale {
+            return None;
+        }
+        if self.budget.used() + data.len() + BLOB_BYTES_MAX > self.config.staged_bytes_max {
+            return None;
+        }
+        match self.stage(&handle, offset, data) {
+            Staged::All => Some(Ok(data.len() as u32)),
+            // Others took the room between the check and now: what is staged counts as a short write.
+            Staged::Some(0) => None,
+            Staged::Some(taken) => Some(Ok(taken as u32)),
+        }
+    }
+
+    /// Stages `data`, waiting for room if there is none.
+    pub async fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> Result<u32, VfsError> {
+        let handle = self.handles.file(fh)?;
+        check_write(&handle, fh, offset, data)?;
+        if handle.append && Self::is_published(&handle.file) {
+            self.freshen(&handle.file, 0).await?;
+        }
+        let mut done = 0;
+        let deadline = tokio::time::Instant::now() + STAGING_WAIT;
+        loop {
+            let freed = self.budget.freed();
+            match self.stage(&handle, offset + done as u64, &data[done..]) {
+                Staged::All => return Ok(data.len() as u32),
+                Staged::Some(taken) => done += taken,
+            }
+            self.send_off_oldest();
+            if tokio::time::timeout_at(deadline, freed).await.is_err() {
+                let staged = self.budget.used();
+                return Err(VfsError::StagingFull { staged, waited_s: STAGING_WAIT.as_secs() });
+            }
+        }
+    }
+
+    /// Starts uploads so that room comes free: this file's buffer or whichever has been open for longest.
+    fn send_off_oldest(&self) {
+        while let Some((ino, buffer)) = self.open_buffers.oldest() {
+            let Some(file) = self.file(ino) else { continue };
+            let is_tail = file.lock().tail.as_ref().is_some_and(|tail| Arc::ptr_eq(tail, &buffer));
+            if is_tail {
+                self.seal_tail(&file);
+                return;
+            }
+        }
+    }
+
+    fn stage(&self, handle: &FileHandle, offset: u64, data: &[u8]) -> Staged {
+        let file = &handle.file;
+        let mut done = 0;
+        let mut state = file.lock();
+        let start = if handle.append { state.size } else { offset };
+        while done < data.len() {
+            let (at, rest) = (start + done as u64, &data[done..]);
+            let overwritten = state.overwrite_staged(at, rest);
+            if overwritten > 0 {
+                done += overwritten;
+                continue;
+            }
+            if state.tail.as_ref().is_none_or(|tail| tail.room() == 0) {
+                drop(state);
+                self.seal_tail(file);
+                state = file.lock();
+                if state.tail.is_none() {
+                    let buffer = Buffer::new(self.budget.clone());
+                    self.open_buffers.add(file.ino, &buffer);
+                    state.tail = Some(buffer);
+                }
+                continue;
+            }
+            let room = state.tail.as_ref().map_or(0, |tail| tail.room());
+            let length = room.min(rest.len());
+            if !self.budget.try_take(length) {
+                return Staged::Some(done);
+            }
+            let taken = state.put_bytes(at, &rest[..length], handle.append);
+            debug_assert_eq!(taken, length, "the lock was held since the room was looked at");
+            done += taken;
+        }
+        let full = state.tail.as_ref().is_some_and(|tail| tail.room() == 0);
+        drop(state);
+        if full {
+            self.seal_tail(file);
+        }
+        Staged::All
+    }
+
+    /// A descriptor was closed: publishes what was written. `others_open` tells whether the caller has a
+    /// file of this name open by another descriptor; it is asked only for a new file that nothing was
+    /// written to yet, which a shell that redirects closes once before it is used.
+    pub async fn flush(&self, fh: Fh, others_open: impl FnOnce(&Name) -> bool) -> Result<(), VfsError> {
+        let handle = self.handles.file(fh)?;
+        if !handle.writable {
+            return Ok(());
+        }
+        let untouched = handle.file.lock().untouched_name();
+        if untouched.is_some_and(|name| others_open(&name)) {
+            return Ok(());
+        }
+        self.publish_unless_gone(&handle.file, false).await?;
+        self.tell_stored_as(&handle);
+        Ok(())
+    }
+
+    /// Publishes, and makes what was published safe against power loss and the loss of a node.
+    pub async fn fsync(&self, fh: Fh) -> Result<(), VfsError> {
+        let handle = self.handles.file(fh)?;
+        self.publish_unless_gone(&handle.file, true).await?;
+        self.tell_stored_as(&handle);
+        Ok(())
+    }
+
+    async fn publish_unless_gone(&self, file: &Arc<File>, durable: bool) -> Result<(), VfsError> {
+        match self.publish(file, durable).await {
+            Err(e) if is_gone(&e) && file.lock().attr.nlink == 0 => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Lets a writer whose file was stored beside the one it had opened find out where.
+    fn tell_stored_as(&self, handle: &FileHandle) {
+        let Some((asked, _)) = handle.diverted_from else { return };
+        if let Some(name) = self.names.stored_as(handle.file.ino) {
+            self.names.note_stored_as(asked, &name);
+        }
+        if let Some(kernel) = self.kernel.get() {
+            kernel.drop_pages(asked);
+        }
+    }
+
+    /// The last descriptor of a handle is gone. What flush could not publish is tried once more; an error
+    /// then is logged, because nobody is left to be told.
+    pub async fn release(&self, fh: Fh) {
+        let Some(handle) = self.handles.remove_file(fh) else { return };
+        if handle.writable && handle.file.lock().is_dirty() {
+            let result = self.publish_unless_gone(&handle.file, false).await;
+            if let Err(e) = result {
+                let last = handle.file.lock().opens <= 1;
+                log::error!("inode {}: closed with changes that could not be stored: {e}", handle.file.ino);
+                if last {
+                    self.give_up(&handle.file);
+                }
+            }
+            self.tell_stored_as(&handle);
+        }
+        self.let_go(&handle.file);
+    }
+
+    /// Forgets changes that cannot be stored and that nobody can ask for any more.
+    fn give_up(&self, file: &Arc<File>) {
+        let mut state = file.lock();
+        state.tail = None;
+        state.dirty = Default::default();
+        match std::mem::replace(&mut state.origin, Origin::Published) {
+            Origin::New(create) => {
+                state.origin = Origin::Dropped;
+                self.names.remove_pending(create.parent, &create.name, file.ino);
+            }
+            other => state.origin = other,
+        }
+    }
+
+    /// Whether changes by others reach this mount by push.
+    pub fn is_pushed(&self) -> bool {
+        self.pushed.load(Ordering::Acquire)
+    }
+}
+
+fn check_write(handle: &FileHandle, fh: Fh, offset: u64, data: &[u8]) -> Result<(), VfsError> {
+    if !handle.writable {
+        return Err(VfsError::BadHandle(fh));
+    }
+    match offset.checked_add(data.len() as u64) {
+        Some(end) if end <= FILE_BYTES_MAX => Ok(()),
+        _ => Err(VfsError::TooLarge),
+    }
+}

@@ -1,0 +1,74 @@
+//! The operations of a mounted file system, by what they are about.
+
+mod attributes;
+mod directories;
+mod entries;
+mod files;
+mod xattrs;
+
+use crate::Fh;
+use bytes::Bytes;
+use dfs_proto::{Attr, Name};
+
+/// On whose behalf an operation is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Process.
+    pub pid: u32,
+}
+
+/// The flags of open(2) that matter here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenFlags {
+    /// O_RDONLY or O_RDWR.
+    pub read: bool,
+    /// O_WRONLY or O_RDWR.
+    pub write: bool,
+    /// O_APPEND.
+    pub append: bool,
+    /// O_TRUNC.
+    pub truncate: bool,
+    /// O_EXCL, for a create.
+    pub exclusive: bool,
+}
+
+/// A file that has been opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenedFile {
+    /// Its handle.
+    pub fh: Fh,
+    /// Whether pages that the kernel has of the file are of its present content.
+    pub keep_pages: bool,
+    /// Whether the kernel has to keep its page cache out of it: what is written here is not the content of
+    /// the inode that was opened.
+    pub direct: bool,
+}
+
+/// A file that has been made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// Its attributes.
+    pub attr: Attr,
+    /// Its handle.
+    pub opened: OpenedFile,
+}
+
+/// Bytes of a read.
+pub type ReadData = Bytes;
+
+/// One entry of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name; `.` and `..` come first and are no [`Name`]s.
+    pub name: Vec<u8>,
+    /// The same as a name, but for those two.
+    pub entry: Option<Name>,
+    /// Where the listing goes on after it.
+    pub cookie: u64,
+    /// Its attributes.
+    pub attr: Attr,
+}

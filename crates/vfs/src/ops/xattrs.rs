@@ -1,0 +1,77 @@
+//! Extended attributes.
+
+use crate::VfsError;
+use crate::file::Origin;
+use crate::vfs::Vfs;
+use bytes::Bytes;
+use dfs_client::ClientError;
+use dfs_proto::meta::{ReadOp, WriteOp, XattrMode};
+use dfs_proto::{ErrorCode, Ino, MetaReply, Name};
+
+/// The attribute that tells a writer under which name its file was stored.
+const STORED_AS: &[u8] = b"user.dfs.stored_as";
+
+/// The attribute that the kernel looks for before each write, to take a file's capabilities away.
+const CAPABILITY: &[u8] = b"security.capability";
+
+impl Vfs {
+    /// Value of an attribute. `user.dfs.stored_as` tells the name under which this mount stored a file that
+    /// could not have the one it was written to.
+    pub async fn getxattr(&self, ino: Ino, name: Name) -> Result<Bytes, VfsError> {
+        if name.as_bytes() == STORED_AS {
+            return match self.names.stored_as(ino) {
+                Some(stored) => Ok(Bytes::copy_from_slice(stored.as_bytes())),
+                None => Err(no_attribute()),
+            };
+        }
+        let file = self.file(ino);
+        let is_capability = name.as_bytes() == CAPABILITY;
+        if let Some(file) = &file {
+            // A file that exists here only has none yet.
+            let state = file.lock();
+            if !matches!(state.origin, Origin::Published) || (is_capability && state.no_capability && !state.stale) {
+                return Err(no_attribute());
+            }
+        }
+        match self.read_op(ReadOp::GetXattr { ino, name }).await {
+            Ok(MetaReply::Value(value)) => Ok(value),
+            Ok(_) => Err(VfsError::OddAnswer("a getxattr")),
+            Err(e) => {
+                if let Some(file) = file.filter(|_| is_capability && e.code() == ErrorCode::NoAttribute) {
+                    file.lock().no_capability = true;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Names of all attributes.
+    pub async fn listxattr(&self, ino: Ino) -> Result<Vec<Name>, VfsError> {
+        if self.file(ino).is_some_and(|f| !Vfs::is_published(&f)) {
+            return Ok(Vec::new());
+        }
+        match self.read_op(ReadOp::ListXattr { ino }).await? {
+            MetaReply::Names(names) => Ok(names),
+            _ => Err(VfsError::OddAnswer("a listxattr")),
+        }
+    }
+
+    /// Sets an attribute.
+    pub async fn setxattr(&self, ino: Ino, name: Name, value: Bytes, mode: XattrMode) -> Result<(), VfsError> {
+        self.publish_if_new(ino).await?;
+        if let Some(file) = self.file(ino) {
+            file.lock().no_capability = false;
+        }
+        self.write_op(WriteOp::SetXattr { ino, name, value, mode }).await.map(|_| ())
+    }
+
+    /// Removes an attribute.
+    pub async fn removexattr(&self, ino: Ino, name: Name) -> Result<(), VfsError> {
+        self.publish_if_new(ino).await?;
+        self.write_op(WriteOp::RemoveXattr { ino, name }).await.map(|_| ())
+    }
+}
+
+fn no_attribute() -> VfsError {
+    ClientError::local(ErrorCode::NoAttribute, "there is no such attribute").into()
+}

@@ -1,0 +1,298 @@
+//! Publishing: what was staged becomes the file's content, at once and whole.
+
+use crate::VfsError;
+use crate::file::{File, FileState, Origin};
+use crate::layer::{BlobSlice, Layer};
+use crate::range_map::{Piece, RangeMap};
+use crate::staging::Buffer;
+use crate::vfs::Vfs;
+use bytes::Bytes;
+use dfs_client::ClientError;
+use dfs_proto::meta::{Commit, CommitSize, Committed, Create, VolumeReach, WriteOp};
+use dfs_proto::{BlobOrigin, ErrorCode, Ino, MetaReply, Seq, VolumeId};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+impl Vfs {
+    /// Sends a file's open buffer off, if it has one.
+    pub(crate) fn seal_tail(&self, file: &Arc<File>) {
+        let sealed = file.lock().seal_tail();
+        if let Some(sealed) = sealed {
+            self.start_upload(sealed);
+        }
+    }
+
+    fn start_upload(&self, upload: Upload) {
+        let (data, uploads) = (self.data.clone(), self.uploads.clone());
+        tokio::spawn(async move {
+            let _slot = uploads.acquire_owned().await.expect("the semaphore is never closed");
+            let result = data.put(upload.bytes, upload.origin).await;
+            if let Err(e) = &result {
+                log::warn!("inode {}: {e}", upload.origin.ino);
+            }
+            upload.buffer.finish(result);
+        });
+    }
+
+    /// Publishes all changes made to the file so far. With `durable`, returns only when they, and all that
+    /// was published before, are on the disks that fsync promises.
+    ///
+    /// On an error the changes stay staged, for another try or until the file is dropped.
+    pub(crate) async fn publish(&self, file: &Arc<File>, durable: bool) -> Result<(), VfsError> {
+        let _serial = file.publishing.lock().await;
+        let (layer, sealed) = {
+            let mut state = file.lock();
+            if matches!(state.origin, Origin::Dropped) {
+                return Ok(());
+            }
+            // Under one lock: a layer must not leave with a buffer that is still written to.
+            let sealed = state.seal_tail();
+            (state.take_dirty(), sealed)
+        };
+        if let Some(sealed) = sealed {
+            self.start_upload(sealed);
+        }
+        match layer {
+            Some(layer) => self.publish_layer(file, layer, durable).await,
+            None if durable => self.make_published_durable(file).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn publish_layer(&self, file: &Arc<File>, layer: Layer, durable: bool) -> Result<(), VfsError> {
+        let result = self.store_and_commit(file, &layer, durable).await;
+        let mut state = file.lock();
+        let mut layer = state.in_flight.take().unwrap_or(layer);
+        match result {
+            Ok(committed) => {
+                self.apply_commit(file.ino, &mut state, &layer, &committed);
+                if durable {
+                    state.durable_version = Some(committed.attr.version);
+                }
+                Ok(())
+            }
+            Err(e) => {
+                let newer = std::mem::take(&mut state.dirty);
+                layer.absorb(newer);
+                state.dirty = layer;
+                Err(e)
+            }
+        }
+    }
+
+    async fn store_and_commit(&self, file: &Arc<File>, layer: &Layer, durable: bool) -> Result<Committed, VfsError> {
+        for buffer in layer.buffers() {
+            if let Some(bytes) = buffer.retry() {
+                let origin = layer.origin_of(&buffer, file.ino, file.lock_version());
+                self.start_upload(Upload { buffer, bytes, origin });
+            }
+        }
+        for buffer in layer.buffers() {
+            buffer.uploaded().await?;
+        }
+        let extents = layer.extents().expect("every buffer was waited for");
+        let create = match &file.lock().origin {
+            Origin::New(create) => Some(create.clone()),
+            Origin::Published | Origin::Dropped => None,
+        };
+        if durable {
+            // What an edit leaves standing has to be as safe as what it adds.
+            let mut reach = reach_of(extents.iter().filter_map(|e| e.blob));
+            if create.is_none() && file.lock().durable_version != Some(file.lock_version()) {
+                self.load_all_extents(file).await?;
+                merge_reach(&mut reach, reach_of(file.lock().base.iter().map(|p| p.source.blob)));
+            }
+            self.make_durable(reach).await?;
+        }
+        let commit = Commit {
+            ino: file.ino,
+            truncate_to: layer.truncate_to,
+            size: layer.commit_size(create.is_some()),
+            append_from: layer.append_from.filter(|_| create.is_none() && layer.truncate_to.is_none()),
+            mtime: layer.mtime,
+            md5: None,
+            durable,
+            extents,
+            create,
+        };
+        self.commit(file, commit).await
+    }
+
+    async fn commit(&self, file: &Arc<File>, commit: Commit) -> Result<Committed, VfsError> {
+        match self.write_op(WriteOp::Commit(commit)).await? {
+            MetaReply::Committed(committed) => Ok(committed),
+            _ => {
+                log::error!("inode {}: the master answered a commit with something else", file.ino);
+                Err(VfsError::OddAnswer("a commit"))
+            }
+        }
+    }
+
+    fn apply_commit(&self, ino: Ino, state: &mut FileState, layer: &Layer, committed: &Committed) {
+        let before = state.attr.version;
+        let alone = state.is_new() || committed.attr.version == before.next();
+        if let Origin::New(create) = std::mem::replace(&mut state.origin, Origin::Published) {
+            self.name_is_published(ino, &create, committed);
+        }
+        if alone && committed.appended_by == 0 && !state.stale {
+            if let Some(cut) = layer.truncate_to {
+                state.base.remove(cut, u64::MAX);
+            }
+            for piece in layer.pieces.iter() {
+                lay_over(&mut state.base, &piece);
+            }
+            self.names.pages_moved(ino, before, committed.attr.version);
+        } else {
+            state.stale = true;
+        }
+        state.set_attr(committed.attr.clone());
+    }
+
+    fn name_is_published(&self, ino: Ino, create: &Create, committed: &Committed) {
+        self.names.remove_pending(create.parent, &create.name, ino);
+        let Some(stored_as) = &committed.stored_as else { return };
+        log::info!("{} was taken: the new file is stored as {stored_as} (inode {ino})", create.name);
+        self.names.note_stored_as(ino, stored_as);
+        self.names.renamed(ino, create.parent, stored_as);
+        if let Some(kernel) = self.kernel.get() {
+            kernel.drop_entry(create.parent, &create.name);
+            kernel.drop_entry(create.parent, stored_as);
+        }
+    }
+
+    /// fsync of a file without changes: what was closed before has to be as safe as what is fsynced.
+    async fn make_published_durable(&self, file: &Arc<File>) -> Result<(), VfsError> {
+        if file.lock().stale {
+            self.revalidate(file).await?;
+        }
+        let version = file.lock_version();
+        if file.lock().durable_version == Some(version) {
+            return Ok(());
+        }
+        self.load_all_extents(file).await?;
+        let reach = reach_of(file.lock().base.iter().map(|p| p.source.blob));
+        self.make_durable(reach).await?;
+        let (size, mtime) = {
+            let state = file.lock();
+            (state.attr.size, state.attr.mtime)
+        };
+        // A commit that changes nothing, for the sake of the master's disk.
+        let commit = Commit {
+            ino: file.ino,
+            create: None,
+            truncate_to: None,
+            extents: Vec::new(),
+            size: CommitSize::AtLeast(size),
+            append_from: None,
+            mtime: Some(mtime),
+            md5: None,
+            durable: true,
+        };
+        let committed = self.commit(file, commit).await?;
+        let mut state = file.lock();
+        state.stale |= committed.attr.version != version;
+        state.durable_version = Some(version);
+        Ok(())
+    }
+
+    /// The caller holds `file.publishing`.
+    async fn load_all_extents(&self, file: &Arc<File>) -> Result<(), VfsError> {
+        loop {
+            let (stale, complete) = {
+                let state = file.lock();
+                (state.stale, state.base_known_to >= state.attr.size)
+            };
+            if stale {
+                self.revalidate(file).await?;
+            } else if complete {
+                return Ok(());
+            } else {
+                self.fetch_extents(file).await?;
+            }
+        }
+    }
+
+    async fn make_durable(&self, reach: HashMap<VolumeId, Seq>) -> Result<(), VfsError> {
+        if reach.is_empty() {
+            return Ok(());
+        }
+        let reach: Vec<VolumeReach> = reach.into_iter().map(|(volume, seq)| VolumeReach { volume, seq }).collect();
+        Ok(self.data.make_durable(&reach).await?)
+    }
+
+    /// Publishes every file that has changes: before the mount goes. Returns what could not be saved.
+    pub async fn sync_all(&self) -> Vec<(Ino, VfsError)> {
+        let dirty: Vec<Arc<File>> =
+            self.files.lock().values().filter(|f| f.lock().is_dirty()).cloned().collect();
+        let mut lost = Vec::new();
+        for file in dirty {
+            match self.publish(&file, false).await {
+                Err(e) if !is_gone(&e) => lost.push((file.ino, e)),
+                _ => {}
+            }
+        }
+        lost
+    }
+}
+
+/// Bytes that are to be stored.
+pub(crate) struct Upload {
+    pub buffer: Arc<Buffer>,
+    pub bytes: Bytes,
+    pub origin: BlobOrigin,
+}
+
+impl FileState {
+    /// Ends the filling of the open buffer; what has to be uploaded for it.
+    fn seal_tail(&mut self) -> Option<Upload> {
+        let buffer = self.tail.take()?;
+        let bytes = buffer.seal()?;
+        let origin = self.dirty.origin_of(&buffer, self.attr.ino, self.attr.version);
+        Some(Upload { buffer, bytes, origin })
+    }
+
+    /// Moves the changes out of the way of new ones, to be published.
+    fn take_dirty(&mut self) -> Option<Layer> {
+        if !self.dirty.dirty {
+            return None;
+        }
+        let mut layer = std::mem::take(&mut self.dirty);
+        layer.size = self.size;
+        self.in_flight = Some(layer.clone());
+        Some(layer)
+    }
+}
+
+impl File {
+    fn lock_version(&self) -> dfs_proto::Version {
+        self.lock().attr.version
+    }
+}
+
+/// Whether the error only says that the file has been removed meanwhile, with which its content may go too.
+pub(crate) fn is_gone(e: &VfsError) -> bool {
+    matches!(e, VfsError::Client(ClientError::Remote(w)) if matches!(w.code, ErrorCode::Stale))
+}
+
+fn lay_over(base: &mut RangeMap<BlobSlice>, piece: &Piece<crate::layer::Written>) {
+    match piece.source.buffer.as_ref().and_then(|b| b.stored()) {
+        Some(blob) => {
+            let source = BlobSlice { blob, at: piece.source.at };
+            base.insert(Piece { offset: piece.offset, length: piece.length, source });
+        }
+        None => base.remove(piece.offset, piece.end()),
+    }
+}
+
+fn reach_of(blobs: impl Iterator<Item = dfs_proto::BlobRef>) -> HashMap<VolumeId, Seq> {
+    let mut reach = HashMap::new();
+    merge_reach(&mut reach, blobs.map(|b| (b.id.volume, b.seq)));
+    reach
+}
+
+fn merge_reach(reach: &mut HashMap<VolumeId, Seq>, more: impl IntoIterator<Item = (VolumeId, Seq)>) {
+    for (volume, seq) in more {
+        let known = reach.entry(volume).or_default();
+        *known = (*known).max(seq);
+    }
+}

@@ -1,0 +1,161 @@
+//! The mount's state.
+
+use crate::cache::BlobCache;
+use crate::file::{File, Origin};
+use crate::handle::Handles;
+use crate::inode_numbers::InodeNumbers;
+use crate::invalidate::KernelCaches;
+use crate::names::Names;
+use crate::staging::{Budget, OpenBuffers};
+use crate::{VfsConfig, VfsError};
+use dfs_client::{DataClient, MetaClient};
+use dfs_proto::meta::{ClusterOp, ReadOp, WriteOp};
+use dfs_proto::{Attr, Ino, MetaOp, MetaReply};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// A mounted file system. See the crate's documentation.
+pub struct Vfs {
+    pub(crate) config: VfsConfig,
+    pub(crate) meta: Arc<dyn MetaClient>,
+    pub(crate) data: Arc<dyn DataClient>,
+    pub(crate) cache: Arc<BlobCache>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) open_buffers: OpenBuffers,
+    pub(crate) uploads: Arc<Semaphore>,
+    pub(crate) prefetches: Arc<Semaphore>,
+    /// Files that are open or dirty.
+    pub(crate) files: Mutex<HashMap<Ino, Arc<File>>>,
+    pub(crate) handles: Handles,
+    pub(crate) names: Names,
+    pub(crate) numbers: InodeNumbers,
+    pub(crate) kernel: OnceLock<Arc<dyn KernelCaches>>,
+    /// Whether changes by others are being pushed to us.
+    pub(crate) pushed: AtomicBool,
+    this: Weak<Vfs>,
+}
+
+impl Vfs {
+    /// A mount of the cluster behind `meta` and `data`. Nothing is asked of it yet. Changes by others are to
+    /// be fed to it as a [`dfs_client::EventHandler`].
+    pub fn new(config: VfsConfig, meta: Arc<dyn MetaClient>, data: Arc<dyn DataClient>) -> Arc<Vfs> {
+        Arc::new_cyclic(|this| Vfs {
+            cache: Arc::new(BlobCache::new(config.cache_bytes_max, data.clone())),
+            budget: Budget::new(config.staged_bytes_max),
+            open_buffers: OpenBuffers::default(),
+            uploads: Arc::new(Semaphore::new(config.uploads_max)),
+            prefetches: Arc::new(Semaphore::new(config.readahead_blobs * 2)),
+            files: Mutex::default(),
+            handles: Handles::default(),
+            names: Names::default(),
+            numbers: InodeNumbers::default(),
+            kernel: OnceLock::new(),
+            pushed: AtomicBool::new(false),
+            this: this.clone(),
+            config,
+            meta,
+            data,
+        })
+    }
+
+    /// Tells where invalidations go. Only the first call counts.
+    pub fn set_kernel(&self, kernel: Arc<dyn KernelCaches>) {
+        // A second kernel for one mount does not happen; the first stays.
+        let _ = self.kernel.set(kernel);
+    }
+
+    /// For how long the kernel may keep attributes and entries it is given now.
+    pub fn kernel_ttl(&self) -> Duration {
+        if self.pushed.load(Ordering::Acquire) { self.config.kernel_ttl } else { Duration::ZERO }
+    }
+
+    /// The kernel has dropped `lookups` references to `ino`.
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        self.names.forget(ino, lookups);
+    }
+
+    /// The kernel got `ino` by a listing, under this name.
+    pub fn remember(&self, ino: Ino, parent: Ino, name: &dfs_proto::Name) {
+        self.names.remember(ino, parent, name);
+    }
+
+    pub(crate) fn arc(&self) -> Arc<Vfs> {
+        self.this.upgrade().expect("a method is called on a Vfs that is alive")
+    }
+
+    /// The file if it is open or dirty here.
+    pub(crate) fn file(&self, ino: Ino) -> Option<Arc<File>> {
+        self.files.lock().get(&ino).cloned()
+    }
+
+    /// The file, with one open more, so that it stays.
+    pub(crate) fn hold(&self, attr: &Attr, origin: Origin) -> Arc<File> {
+        let mut files = self.files.lock();
+        let file = files.entry(attr.ino).or_insert_with(|| File::new(attr.clone(), origin));
+        file.lock().opens += 1;
+        file.clone()
+    }
+
+    /// Ends one open; forgets the file when nothing of it is left to do, and tells the master of the opens it
+    /// had noted.
+    pub(crate) fn let_go(&self, file: &Arc<File>) {
+        let mut files = self.files.lock();
+        let mut state = file.lock();
+        state.opens = state.opens.saturating_sub(1);
+        let pins = if state.opens == 0 { std::mem::take(&mut state.pins) } else { 0 };
+        if !state.in_use() && files.get(&file.ino).is_some_and(|f| Arc::ptr_eq(f, file)) {
+            files.remove(&file.ino);
+        }
+        drop(state);
+        drop(files);
+        if pins > 0 {
+            self.close_at_master(file.ino, pins);
+        }
+    }
+
+    fn close_at_master(&self, ino: Ino, count: u32) {
+        let meta = self.meta.clone();
+        tokio::spawn(async move {
+            // Should it get lost, the end of the session closes the file too.
+            if let Err(e) = meta.call(MetaOp::Cluster(ClusterOp::Close { ino, count })).await {
+                log::debug!("the master was not told that inode {ino} is closed: {e}");
+            }
+        });
+    }
+
+    pub(crate) async fn read_op(&self, op: ReadOp) -> Result<MetaReply, VfsError> {
+        Ok(self.meta.call(MetaOp::Read(op)).await?)
+    }
+
+    pub(crate) async fn write_op(&self, op: WriteOp) -> Result<MetaReply, VfsError> {
+        Ok(self.meta.call(MetaOp::Write(op)).await?)
+    }
+
+    /// Attributes with what has been changed here.
+    pub(crate) fn overlaid(&self, attr: Attr) -> Attr {
+        match self.file(attr.ino) {
+            Some(file) => {
+                let mut state = file.lock();
+                if !state.is_dirty() && attr.version == state.attr.version {
+                    state.attr = attr.clone();
+                    return attr;
+                }
+                if attr.version > state.attr.version {
+                    // The base is another one by now; what was changed here goes on top of it.
+                    state.stale = true;
+                    if !state.is_dirty() {
+                        return attr;
+                    }
+                } else if attr.version == state.attr.version && attr.ctime >= state.attr.ctime {
+                    state.set_attr(attr);
+                }
+                state.view()
+            }
+            None => attr,
+        }
+    }
+}
