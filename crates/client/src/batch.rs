@@ -222,6 +222,7 @@ pub(crate) fn describe(op: &MetaOp) -> &'static str {
             WriteOp::Rename(_) => "rename",
             WriteOp::SetXattr { .. } => "setxattr",
             WriteOp::RemoveXattr { .. } => "removexattr",
+            WriteOp::Sync => "sync",
         },
         MetaOp::Cluster(op) => match op {
             ClusterOp::Grants { .. } => "grants",

@@ -118,5 +118,7 @@ fn dispatch(
             ops::xattr::set(txn, context, *ino, name, value, *mode)
         }
         WriteOp::RemoveXattr { ino, name } => ops::xattr::remove(txn, context, *ino, name),
+        // What it asks for is the caller's: to commit this transaction to disk.
+        WriteOp::Sync => Ok(MetaReply::Done),
     }
 }

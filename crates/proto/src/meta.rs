@@ -180,6 +180,27 @@ pub enum WriteOp {
         /// The attribute.
         name: Name,
     },
+    /// Changes nothing; answered when everything acknowledged before is on the master's disk (fsync of a
+    /// directory). -> [`MetaReply::Done`]
+    Sync,
+}
+
+impl WriteOp {
+    /// Whether the answer has to wait for the master's disk.
+    pub fn is_durable(&self) -> bool {
+        match self {
+            WriteOp::Commit(commit) => commit.durable,
+            WriteOp::Sync => true,
+            WriteOp::Make(_)
+            | WriteOp::SetAttr { .. }
+            | WriteOp::Link { .. }
+            | WriteOp::Unlink { .. }
+            | WriteOp::Rmdir { .. }
+            | WriteOp::Rename(_)
+            | WriteOp::SetXattr { .. }
+            | WriteOp::RemoveXattr { .. } => false,
+        }
+    }
 }
 
 /// setxattr(2)'s flags.
