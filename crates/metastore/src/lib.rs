@@ -10,9 +10,12 @@
 //! ```
 
 mod check;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod memory;
 pub mod row;
 mod seam;
+mod sqlite;
 mod store;
 
 pub use row::{CopyRow, DentryRow, GarbageRow, InodeRow, NodeRow, SessionRow, VolumeRow};

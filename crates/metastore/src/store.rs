@@ -2,8 +2,10 @@
 
 use crate::memory::Memory;
 use crate::seam::{Durability, ReadTxn, StoreError, WriteTxn};
+use crate::sqlite::Sqlite;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The metadata store. Cheap to clone; the last clone to go closes it.
@@ -15,9 +17,19 @@ pub struct Store {
 #[derive(Clone)]
 enum Backend {
     Memory(Arc<Memory>),
+    Sqlite(Arc<Sqlite>),
 }
 
 impl Store {
+    /// Opens the database at `path`, or makes it where there is none, in a directory that exists.
+    ///
+    /// Starts a thread that writes and one that syncs. Fails when another process (or another handle of this
+    /// one) has the database open, when it is of another program or of a newer version of this one, and when
+    /// the file system refuses. Blocks for the time of a recovery after a crash: less than a second.
+    pub fn open_sqlite(path: &Path) -> Result<Store, StoreError> {
+        Ok(Store { backend: Backend::Sqlite(Arc::new(Sqlite::open(path)?)) })
+    }
+
     /// An empty store in memory: the reference implementation, for tests. It ends with its last clone.
     pub fn in_memory() -> Store {
         Store { backend: Backend::Memory(Arc::new(Memory::new())) }
@@ -38,6 +50,7 @@ impl Store {
                 let memory = Arc::clone(memory);
                 blocking(move || memory.read(f)).await
             }
+            Backend::Sqlite(sqlite) => sqlite.read(f).await,
         }
     }
 
@@ -57,12 +70,12 @@ impl Store {
         R: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let _ = durability;
         match &self.backend {
             Backend::Memory(memory) => {
                 let memory = Arc::clone(memory);
                 blocking(move || memory.write(f)).await
             }
+            Backend::Sqlite(sqlite) => sqlite.write(durability, f).await,
         }
     }
 
@@ -96,6 +109,7 @@ impl Store {
     pub fn close(&self) {
         match &self.backend {
             Backend::Memory(memory) => memory.close(),
+            Backend::Sqlite(sqlite) => sqlite.close(),
         }
     }
 }
@@ -104,6 +118,7 @@ impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.backend {
             Backend::Memory(_) => f.write_str("Store(in memory)"),
+            Backend::Sqlite(sqlite) => write!(f, "Store({})", sqlite.path().display()),
         }
     }
 }
