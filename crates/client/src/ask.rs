@@ -4,7 +4,9 @@ use crate::{ClientError, MetaClient};
 use dfs_proto::meta::{
     ClusterOp, Commit, Committed, CopyProblem, ExtentPage, Members, Opened, ReadOp, WriteOp,
 };
-use dfs_proto::{BlobId, Grant, Ino, MetaOp, MetaReply, NodeId, VolumeId, VolumeInfo, limits};
+use dfs_proto::{
+    Attr, BlobId, ErrorCode, Grant, Ino, MetaOp, MetaReply, Name, NodeId, VolumeId, VolumeInfo, limits,
+};
 
 /// Takes the wanted variant out of a reply.
 macro_rules! reply {
@@ -45,6 +47,22 @@ pub(crate) async fn bad_copy(
     problem: CopyProblem,
 ) -> Result<(), ClientError> {
     meta.call(MetaOp::Cluster(ClusterOp::BadCopy { blob, node, problem })).await.map(drop)
+}
+
+/// The entry's attributes, or `None` when there is no such entry.
+pub(crate) async fn lookup(
+    meta: &dyn MetaClient,
+    parent: Ino,
+    name: Name,
+) -> Result<Option<Attr>, ClientError> {
+    let found: Result<Attr, ClientError> =
+        async { reply!(meta, "lookup", MetaOp::Read(ReadOp::Lookup { parent, name }), MetaReply::Attr) }
+            .await;
+    match found {
+        Ok(attr) => Ok(Some(attr)),
+        Err(e) if e.code() == ErrorCode::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 pub(crate) async fn open(meta: &dyn MetaClient, ino: Ino) -> Result<Opened, ClientError> {

@@ -1,10 +1,12 @@
 //! MD5 of blobs and files, CRC32C of chunks.
 
-use bytes::Bytes;
-use dfs_proto::{CHUNK_BYTES, ErrorCode, Md5};
-use md5::Digest;
-
 use crate::ClientError;
+use crate::task::not_finished;
+use bytes::Bytes;
+use dfs_proto::{CHUNK_BYTES, Md5};
+use md5::Digest;
+use std::sync::LazyLock;
+use tokio::sync::Semaphore;
 
 /// Below this length, hashing where the caller stands costs less than handing it to another thread (64 KiB
 /// of MD5 take about 150 µs).
@@ -41,6 +43,10 @@ impl Md5Hasher {
     }
 }
 
+/// Threads that hash at a time: more than there are processors only push each other aside.
+static HASHERS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+
 /// Runs `work` over `data` without holding up the async worker: on a blocking thread unless `data` is small.
 pub(crate) async fn off_worker<R: Send + 'static>(
     data: Bytes,
@@ -49,8 +55,8 @@ pub(crate) async fn off_worker<R: Send + 'static>(
     if data.len() <= INLINE_BYTES_MAX {
         return Ok(work(&data));
     }
-    let joined = tokio::task::spawn_blocking(move || work(&data)).await;
-    joined.map_err(|e| ClientError::local(ErrorCode::Internal, format!("a checksum was not finished: {e}")))
+    let _slot = HASHERS.acquire().await;
+    tokio::task::spawn_blocking(move || work(&data)).await.map_err(|e| not_finished(&e))
 }
 
 #[cfg(test)]

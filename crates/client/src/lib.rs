@@ -6,17 +6,26 @@
 
 mod ask;
 mod batch;
+mod blobs;
 pub mod checksum;
+mod durable;
 mod error;
 mod events;
+pub mod files;
+mod grants;
+mod health;
 mod http;
 mod master;
 mod nodes;
+mod placement;
+mod reader;
 mod retry;
 mod seam;
 mod session;
 mod task;
+mod writer;
 
+pub use blobs::{Blobs, BlobsConfig};
 pub use error::ClientError;
 pub use events::Subscription;
 pub use master::MasterClient;

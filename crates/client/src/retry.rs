@@ -1,31 +1,18 @@
 //! When and how a request is tried again: the one place that decides it.
 //!
-//! A request is sent again when its error may pass by itself **and** a second sending does no harm: it is
-//! idempotent, or the first one certainly never arrived.
+//! A request is sent again when its error may pass by itself and a second sending does no harm. All that this
+//! crate sends again by itself is of that kind: reads; writes with a number that the master knows again; a
+//! PUT, because each try has a key of its own; pull, sync and session requests. The one exception, a write
+//! whose session is over, is sorted out in `session`.
 
 use dfs_proto::ErrorCode;
 use rand::RngExt;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What a second sending of a request does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// The same as the first: reads, and writes with a number that the master knows again.
-    Harmless,
-    /// Possibly a second effect.
-    Harmful,
-}
-
-/// Whether a request that failed with `code` is worth sending again, and may be. `sent`: the server may have
-/// received it.
-pub(crate) fn may_retry(code: ErrorCode, sent: bool, repeat: Repeat) -> bool {
-    passes_by_itself(code) && (!sent || repeat == Repeat::Harmless)
-}
-
 /// Whether asking the same server the same thing again may give another answer. Narrower than
 /// [`ErrorCode::is_transient`], which also covers what only another server can do.
-fn passes_by_itself(code: ErrorCode) -> bool {
+pub(crate) fn passes_by_itself(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::Unavailable
@@ -81,11 +68,11 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_been_carried_out_is_not_repeated_when_that_does_harm() {
-        assert!(may_retry(ErrorCode::Timeout, true, Repeat::Harmless));
-        assert!(!may_retry(ErrorCode::Timeout, true, Repeat::Harmful));
-        assert!(may_retry(ErrorCode::Unreachable, false, Repeat::Harmful));
-        assert!(!may_retry(ErrorCode::NotFound, false, Repeat::Harmless));
-        assert!(!may_retry(ErrorCode::NoSpace, false, Repeat::Harmless));
+    fn only_what_may_pass_is_tried_again() {
+        assert!(passes_by_itself(ErrorCode::Timeout));
+        assert!(passes_by_itself(ErrorCode::Unreachable));
+        assert!(!passes_by_itself(ErrorCode::NotFound));
+        assert!(!passes_by_itself(ErrorCode::NoSpace));
+        assert!(!passes_by_itself(ErrorCode::SessionExpired));
     }
 }

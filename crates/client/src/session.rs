@@ -7,7 +7,7 @@
 use crate::batch::{Batcher, CallNumbers, Pending, describe};
 use crate::events::{self, Subscription};
 use crate::http::Failure;
-use crate::retry::{Backoff, Repeat, may_retry};
+use crate::retry::{Backoff, passes_by_itself};
 use crate::task::AbortOnDrop;
 use crate::{ClientError, EventHandler, MasterClient, MetaClient};
 use async_trait::async_trait;
@@ -220,7 +220,7 @@ async fn open_patiently(
             Err(error) => error,
         };
         // A session too many ends with its lease.
-        if !may_retry(error.code(), true, Repeat::Harmless) || Instant::now() >= deadline {
+        if !passes_by_itself(error.code()) || Instant::now() >= deadline {
             return Err(error);
         }
         if attempt == 0 {
@@ -272,7 +272,7 @@ async fn carry_out(shared: &Shared, mut batch: Vec<Pending>) {
             && let Err(e) = shared.reopen(id).await
         {
             shared.note_failure(&e);
-            if !may_retry(e.code(), true, Repeat::Harmless) {
+            if !passes_by_itself(e.code()) {
                 batch.into_iter().for_each(|p| p.answer(Err(e.clone())));
                 return;
             }
@@ -320,7 +320,7 @@ fn refused(shared: &Shared, mut batch: Vec<Pending>, failure: Failure, id: Sessi
         return Outcome { again: batch, expired: true, pause: false };
     }
     // Every operation may be repeated within its session: reads always, writes because of their number.
-    if may_retry(code, failure.sent, Repeat::Harmless) {
+    if passes_by_itself(code) {
         shared.note_failure(&failure.error);
         if failure.sent {
             batch.iter_mut().filter(|p| p.is_write()).for_each(|p| p.perhaps_done_under = Some(id));
