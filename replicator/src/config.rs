@@ -13,7 +13,8 @@ pub struct Config {
     pub name: String,
     /// Orders that are carried out at the same time.
     pub parallel: usize,
-    /// How long one pull may take. A longer one is asked for again and goes on where it was.
+    /// How long one pull may take: so long does a node that hangs keep one of the hands busy. A pull that
+    /// takes longer is asked for again and goes on where it was.
     pub node_deadline: Duration,
 }
 
@@ -25,7 +26,7 @@ impl Config {
             redis: None,
             name: default_name(),
             parallel: 4,
-            node_deadline: Duration::from_secs(60),
+            node_deadline: Duration::from_secs(30),
         }
     }
 }

@@ -23,14 +23,14 @@ impl Outage {
         let mut since = self.since.lock();
         if since.is_none() {
             *since = Some(Instant::now());
-            log::warn!("{} is away, trying again until it is back: {why}", self.server);
+            log::warn!("{} cannot be used, trying again until it can: {why}", self.server);
         }
     }
 
     /// A call succeeded.
     pub(crate) fn over(&self) {
         if let Some(since) = self.since.lock().take() {
-            log::info!("{} is back after {:.1} s", self.server, since.elapsed().as_secs_f64());
+            log::info!("{} can be used again after {:.1} s", self.server, since.elapsed().as_secs_f64());
         }
     }
 
