@@ -30,6 +30,11 @@ impl Store {
         Ok(Store { backend: Backend::Sqlite(Arc::new(Sqlite::open(path)?)) })
     }
 
+    #[cfg(test)]
+    pub(crate) fn from_sqlite(sqlite: Arc<Sqlite>) -> Store {
+        Store { backend: Backend::Sqlite(sqlite) }
+    }
+
     /// An empty store in memory: the reference implementation, for tests. It ends with its last clone.
     pub fn in_memory() -> Store {
         Store { backend: Backend::Memory(Arc::new(Memory::new())) }

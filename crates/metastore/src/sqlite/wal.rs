@@ -45,13 +45,15 @@ impl WalSync {
     /// Takes over the WAL of an open database. Everything that is in it already is synced first, and so is
     /// the directory, in which the files may be new.
     pub(super) fn start(database: &Path) -> Result<WalSync, StoreError> {
-        let failed =
-            |e: std::io::Error| StoreError::Failed { action: "sync the database", reason: e.to_string() };
         let wal = File::open(with_suffix(database, "-wal")).map_err(failed)?;
         wal.sync_data().map_err(failed)?;
         if let Some(directory) = database.parent() {
             File::open(directory).and_then(|d| d.sync_all()).map_err(failed)?;
         }
+        WalSync::of(wal)
+    }
+
+    fn of(wal: File) -> Result<WalSync, StoreError> {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { wal: Mutex::new(wal), state, changed: Condvar::new() });
         let thread = std::thread::Builder::new().name("metastore-sync".into());
@@ -88,6 +90,10 @@ impl Drop for WalSync {
             log::error!("the thread that syncs the metadata store ended with a panic");
         }
     }
+}
+
+fn failed(e: std::io::Error) -> StoreError {
+    StoreError::Failed { action: "sync the database", reason: e.to_string() }
 }
 
 impl Shared {
@@ -127,5 +133,50 @@ impl Shared {
             self.state.lock().failed = Some(failed.clone());
             failed
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Polls until nothing is unsynced; answers how long that took.
+    fn time_to_sync(wal: &WalSync) -> Duration {
+        let began = Instant::now();
+        while wal.shared.state.lock().unsynced_since.is_some() {
+            assert!(began.elapsed() < Duration::from_secs(10), "never synced");
+            std::thread::yield_now();
+        }
+        began.elapsed()
+    }
+
+    #[test]
+    fn commit_reaches_the_disk_within_a_second_by_itself() {
+        let wal = WalSync::of(tempfile::tempfile().unwrap()).unwrap();
+        for _ in 0..2 {
+            wal.committed();
+            assert!(time_to_sync(&wal) < Duration::from_secs(1));
+        }
+    }
+
+    #[test]
+    fn sync_leaves_nothing_for_later() {
+        let wal = WalSync::of(tempfile::tempfile().unwrap()).unwrap();
+        wal.committed();
+        wal.sync().unwrap();
+        assert_eq!(wal.shared.state.lock().unsynced_since, None);
+    }
+
+    #[test]
+    fn failed_sync_is_final() {
+        // A device that cannot be synced stands for a disk that fails.
+        let wal = WalSync::of(File::open("/dev/null").unwrap()).unwrap();
+        assert_eq!(wal.check(), Ok(()));
+        wal.committed();
+        let failed = wal.sync().unwrap_err();
+        assert!(failed.to_string().contains("restart the master"), "{failed}");
+        assert_eq!(wal.check(), Err(failed.clone()));
+        wal.committed();
+        assert_eq!(wal.sync(), Err(failed));
     }
 }

@@ -104,6 +104,9 @@ where
     }
 }
 
+/// A call that has run, and why it was undone if the store did that.
+type Done = (Box<dyn Call>, Result<(), StoreError>);
+
 /// What the writer thread owns. The order of the fields is the order in which they are let go of: the
 /// database is closed before its lock.
 pub(super) struct Writer {
@@ -163,10 +166,7 @@ impl Writer {
     }
 
     /// Everything up to the commit. An error means that nothing of the group has happened.
-    fn commit_group(
-        &mut self,
-        done: &mut Vec<(Box<dyn Call>, Result<(), StoreError>)>,
-    ) -> Result<(), StoreError> {
+    fn commit_group(&mut self, done: &mut Vec<Done>) -> Result<(), StoreError> {
         let mut group = Group::begin(&self.db)?;
         let began = Instant::now();
         while let Some(mut call) = self.waiting.pop_front() {
