@@ -32,7 +32,9 @@ pub enum VfsError {
     #[error("{0} is not supported")]
     NotSupported(&'static str),
     /// Staged data found no room within the deadline, because uploads do not get ahead.
-    #[error("{staged} bytes wait to be stored and none could be within {waited_s} s; is any storage node up?")]
+    #[error(
+        "{staged} bytes wait to be stored and none could be within {waited_s} s; is any storage node up?"
+    )]
     StagingFull {
         /// Bytes staged now.
         staged: usize,

@@ -84,7 +84,11 @@ impl File {
             origin,
             attr,
         };
-        Arc::new(File { ino: state.attr.ino, publishing: tokio::sync::Mutex::new(()), state: Mutex::new(state) })
+        Arc::new(File {
+            ino: state.attr.ino,
+            publishing: tokio::sync::Mutex::new(()),
+            state: Mutex::new(state),
+        })
     }
 
     pub fn lock(&self) -> MutexGuard<'_, FileState> {
@@ -101,7 +105,9 @@ impl FileState {
     /// The wanted name of a new file that nothing was written to so far.
     pub fn untouched_name(&self) -> Option<Name> {
         match &self.origin {
-            Origin::New(create) if self.dirty.pieces.is_empty() && self.size == 0 && self.in_flight.is_none() => {
+            Origin::New(create)
+                if self.dirty.pieces.is_empty() && self.size == 0 && self.in_flight.is_none() =>
+            {
                 Some(create.name.clone())
             }
             Origin::New(_) | Origin::Published | Origin::Dropped => None,

@@ -73,7 +73,12 @@ impl Layer {
                     Some(buffer) => Some(buffer.stored()?),
                     None => None,
                 };
-                Some(Extent { offset: piece.offset, length: piece.length, blob, blob_offset: piece.source.at })
+                Some(Extent {
+                    offset: piece.offset,
+                    length: piece.length,
+                    blob,
+                    blob_offset: piece.source.at,
+                })
             })
             .collect()
     }
@@ -136,7 +141,11 @@ impl Layer {
 pub(crate) fn base_of(extents: &[Extent], map: &mut RangeMap<BlobSlice>) {
     for e in extents {
         if let Some(blob) = e.blob {
-            map.insert(Piece { offset: e.offset, length: e.length, source: BlobSlice { blob, at: e.blob_offset } });
+            map.insert(Piece {
+                offset: e.offset,
+                length: e.length,
+                source: BlobSlice { blob, at: e.blob_offset },
+            });
         }
     }
 }

@@ -121,8 +121,12 @@ impl Names {
         if inner.pending.is_empty() {
             return Vec::new();
         }
-        let mut found: Vec<_> =
-            inner.pending.iter().filter(|((p, _), _)| *p == parent).map(|((_, n), ino)| (n.clone(), *ino)).collect();
+        let mut found: Vec<_> = inner
+            .pending
+            .iter()
+            .filter(|((p, _), _)| *p == parent)
+            .map(|((_, n), ino)| (n.clone(), *ino))
+            .collect();
         found.sort();
         found
     }

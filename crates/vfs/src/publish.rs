@@ -80,10 +80,16 @@ impl Vfs {
         }
     }
 
-    async fn store_and_commit(&self, file: &Arc<File>, layer: &Layer, durable: bool) -> Result<Committed, VfsError> {
+    async fn store_and_commit(
+        &self,
+        file: &Arc<File>,
+        layer: &Layer,
+        durable: bool,
+    ) -> Result<Committed, VfsError> {
+        let version = file.lock().attr.version;
         for buffer in layer.buffers() {
             if let Some(bytes) = buffer.retry() {
-                let origin = layer.origin_of(&buffer, file.ino, file.lock_version());
+                let origin = layer.origin_of(&buffer, file.ino, version);
                 self.start_upload(Upload { buffer, bytes, origin });
             }
         }
@@ -98,7 +104,7 @@ impl Vfs {
         if durable {
             // What an edit leaves standing has to be as safe as what it adds.
             let mut reach = reach_of(extents.iter().filter_map(|e| e.blob));
-            if create.is_none() && file.lock().durable_version != Some(file.lock_version()) {
+            if create.is_none() && !file.lock().is_durable() {
                 self.load_all_extents(file).await?;
                 merge_reach(&mut reach, reach_of(file.lock().base.iter().map(|p| p.source.blob)));
             }
@@ -165,16 +171,15 @@ impl Vfs {
         if file.lock().stale {
             self.revalidate(file).await?;
         }
-        let version = file.lock_version();
-        if file.lock().durable_version == Some(version) {
+        if file.lock().is_durable() {
             return Ok(());
         }
         self.load_all_extents(file).await?;
         let reach = reach_of(file.lock().base.iter().map(|p| p.source.blob));
         self.make_durable(reach).await?;
-        let (size, mtime) = {
+        let (version, size, mtime) = {
             let state = file.lock();
-            (state.attr.size, state.attr.mtime)
+            (state.attr.version, state.attr.size, state.attr.mtime)
         };
         // A commit that changes nothing, for the sake of the master's disk.
         let commit = Commit {
@@ -216,7 +221,8 @@ impl Vfs {
         if reach.is_empty() {
             return Ok(());
         }
-        let reach: Vec<VolumeReach> = reach.into_iter().map(|(volume, seq)| VolumeReach { volume, seq }).collect();
+        let reach: Vec<VolumeReach> =
+            reach.into_iter().map(|(volume, seq)| VolumeReach { volume, seq }).collect();
         Ok(self.data.make_durable(&reach).await?)
     }
 
@@ -251,6 +257,11 @@ impl FileState {
         Some(Upload { buffer, bytes, origin })
     }
 
+    /// Whether the published content is known to be on the disks of enough nodes.
+    fn is_durable(&self) -> bool {
+        self.durable_version == Some(self.attr.version)
+    }
+
     /// Moves the changes out of the way of new ones, to be published.
     fn take_dirty(&mut self) -> Option<Layer> {
         if !self.dirty.dirty {
@@ -260,12 +271,6 @@ impl FileState {
         layer.size = self.size;
         self.in_flight = Some(layer.clone());
         Some(layer)
-    }
-}
-
-impl File {
-    fn lock_version(&self) -> dfs_proto::Version {
-        self.lock().attr.version
     }
 }
 

@@ -103,8 +103,11 @@ impl<S: Source> RangeMap<S> {
             return;
         }
         self.remove(piece.offset, piece.end());
-        if let Some((_, (length, source))) =
-            self.pieces.range_mut(..piece.offset).next_back().filter(|(start, (length, _))| **start + *length == piece.offset)
+        if let Some((_, (length, source))) = self
+            .pieces
+            .range_mut(..piece.offset)
+            .next_back()
+            .filter(|(start, (length, _))| **start + *length == piece.offset)
             && source.continues_with(*length, &piece.source)
         {
             *length += piece.length;

@@ -21,7 +21,12 @@ const RESTARTS_MAX: usize = 8;
 
 impl Vfs {
     /// Bytes of an open file: fewer than asked for at its end only.
-    pub(crate) async fn read_file(&self, handle: &FileHandle, offset: u64, size: u32) -> Result<Bytes, VfsError> {
+    pub(crate) async fn read_file(
+        &self,
+        handle: &FileHandle,
+        offset: u64,
+        size: u32,
+    ) -> Result<Bytes, VfsError> {
         let file = &handle.file;
         for _ in 0..RESTARTS_MAX {
             self.freshen(file, offset.saturating_add(u64::from(size))).await?;

@@ -186,7 +186,9 @@ impl Buffer {
         match &*ended {
             Progress::Stored(blob) => Ok(*blob),
             Progress::Failed(e) => Err(e.clone()),
-            Progress::Filling | Progress::Uploading => unreachable!("wait_for lets only the other two through"),
+            Progress::Filling | Progress::Uploading => {
+                unreachable!("wait_for lets only the other two through")
+            }
         }
     }
 
@@ -231,7 +233,9 @@ impl OpenBuffers {
     pub fn oldest(&self) -> Option<(Ino, Arc<Buffer>)> {
         let mut queue = self.queue.lock();
         while let Some((ino, buffer)) = queue.pop_front() {
-            if let Some(buffer) = buffer.upgrade().filter(|b| matches!(*b.progress.borrow(), Progress::Filling)) {
+            if let Some(buffer) =
+                buffer.upgrade().filter(|b| matches!(*b.progress.borrow(), Progress::Filling))
+            {
                 return Some((ino, buffer));
             }
         }

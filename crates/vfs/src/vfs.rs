@@ -14,7 +14,7 @@ use dfs_proto::{Attr, Ino, MetaOp, MetaReply};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -36,14 +36,13 @@ pub struct Vfs {
     pub(crate) kernel: OnceLock<Arc<dyn KernelCaches>>,
     /// Whether changes by others are being pushed to us.
     pub(crate) pushed: AtomicBool,
-    this: Weak<Vfs>,
 }
 
 impl Vfs {
     /// A mount of the cluster behind `meta` and `data`. Nothing is asked of it yet. Changes by others are to
     /// be fed to it as a [`dfs_client::EventHandler`].
     pub fn new(config: VfsConfig, meta: Arc<dyn MetaClient>, data: Arc<dyn DataClient>) -> Arc<Vfs> {
-        Arc::new_cyclic(|this| Vfs {
+        Arc::new(Vfs {
             cache: Arc::new(BlobCache::new(config.cache_bytes_max, data.clone())),
             budget: Budget::new(config.staged_bytes_max),
             open_buffers: OpenBuffers::default(),
@@ -55,7 +54,6 @@ impl Vfs {
             numbers: InodeNumbers::default(),
             kernel: OnceLock::new(),
             pushed: AtomicBool::new(false),
-            this: this.clone(),
             config,
             meta,
             data,
@@ -81,10 +79,6 @@ impl Vfs {
     /// The kernel got `ino` by a listing, under this name.
     pub fn remember(&self, ino: Ino, parent: Ino, name: &dfs_proto::Name) {
         self.names.remember(ino, parent, name);
-    }
-
-    pub(crate) fn arc(&self) -> Arc<Vfs> {
-        self.this.upgrade().expect("a method is called on a Vfs that is alive")
     }
 
     /// The file if it is open or dirty here.

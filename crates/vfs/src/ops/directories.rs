@@ -5,7 +5,7 @@ use crate::Fh;
 use crate::VfsError;
 use crate::handle::{DirHandle, Listing};
 use crate::vfs::Vfs;
-use dfs_proto::meta::{DirEntry, ReadOp};
+use dfs_proto::meta::{DirEntry, ReadOp, WriteOp};
 use dfs_proto::{Attr, DirCookie, FileKind, Ino, MetaReply};
 
 /// Entries in one request to the master.
@@ -23,9 +23,20 @@ impl Vfs {
     pub async fn opendir(&self, ino: Ino) -> Result<Fh, VfsError> {
         let attr = self.getattr(ino).await?;
         if attr.kind != FileKind::Directory {
-            return Err(dfs_client::ClientError::local(dfs_proto::ErrorCode::NotDirectory, "this is no directory").into());
+            return Err(dfs_client::ClientError::local(
+                dfs_proto::ErrorCode::NotDirectory,
+                "this is no directory",
+            )
+            .into());
         }
         Ok(self.handles.add_dir(DirHandle { ino, parent: attr.parent, listing: Default::default() }))
+    }
+
+    /// Makes names that were made, moved or removed here durable: on the master's disk.
+    pub async fn fsyncdir(&self) -> Result<(), VfsError> {
+        // Everything that the master has acknowledged before goes to its disk with any durable write.
+        let op = WriteOp::Sync;
+        self.write_op(op).await.map(|_| ())
     }
 
     /// Closes a directory.
@@ -89,7 +100,9 @@ impl Vfs {
 
     /// Makes sure that the page at hand is the one with the entries after `at`.
     async fn load_page(&self, dir: &DirHandle, listing: &mut Listing, at: u64) -> Result<(), VfsError> {
-        let covers = |page: &[DirEntry]| at >= listing.page_after && page.last().is_some_and(|last| last.cookie.0 > at);
+        let covers = |page: &[DirEntry]| {
+            at >= listing.page_after && page.last().is_some_and(|last| last.cookie.0 > at)
+        };
         if listing.fetched && (covers(&listing.page) || (listing.end && at >= listing.page_after)) {
             return Ok(());
         }

@@ -52,7 +52,13 @@ impl Vfs {
     }
 
     /// Makes a symlink.
-    pub async fn symlink(&self, caller: Caller, parent: Ino, name: &Name, target: &[u8]) -> Result<Attr, VfsError> {
+    pub async fn symlink(
+        &self,
+        caller: Caller,
+        parent: Ino,
+        name: &Name,
+        target: &[u8],
+    ) -> Result<Attr, VfsError> {
         let target = Bytes::copy_from_slice(target);
         let node = NewNode { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target };
         self.make(caller, parent, name, node).await
@@ -71,7 +77,13 @@ impl Vfs {
         self.make(caller, parent, name, NewNode { kind, mode, rdev, target: Bytes::new() }).await
     }
 
-    pub(crate) async fn make(&self, caller: Caller, parent: Ino, name: &Name, node: NewNode) -> Result<Attr, VfsError> {
+    pub(crate) async fn make(
+        &self,
+        caller: Caller,
+        parent: Ino,
+        name: &Name,
+        node: NewNode,
+    ) -> Result<Attr, VfsError> {
         if self.names.pending(parent, name).is_some() {
             return Err(VfsError::NameTaken);
         }
@@ -107,7 +119,8 @@ impl Vfs {
             return Err(VfsError::NameTaken);
         }
         self.publish_if_new(ino).await?;
-        let MetaReply::Attr(attr) = self.write_op(WriteOp::Link { ino, parent, name: name.clone() }).await? else {
+        let MetaReply::Attr(attr) = self.write_op(WriteOp::Link { ino, parent, name: name.clone() }).await?
+        else {
             return Err(VfsError::OddAnswer("a link"));
         };
         let attr = self.overlaid(attr);
@@ -136,7 +149,9 @@ impl Vfs {
         if let Some(ino) = self.open_target(parent, name).await? {
             self.pin(ino).await?;
         }
-        let MetaReply::Removed(removed) = self.write_op(WriteOp::Unlink { parent, name: name.clone() }).await? else {
+        let MetaReply::Removed(removed) =
+            self.write_op(WriteOp::Unlink { parent, name: name.clone() }).await?
+        else {
             return Err(VfsError::OddAnswer("an unlink"));
         };
         self.note_removed(&removed);

@@ -2,12 +2,12 @@
 
 use super::entries::NewNode;
 use super::{Caller, Created, OpenFlags, OpenedFile, ReadData};
+use crate::VfsError;
 use crate::file::{File, Origin};
 use crate::handle::{Fh, FileHandle};
 use crate::publish::is_gone;
 use crate::staging::Buffer;
 use crate::vfs::Vfs;
-use crate::VfsError;
 use bytes::Bytes;
 use dfs_proto::limits::{BLOB_BYTES_MAX, FILE_BYTES_MAX};
 use dfs_proto::meta::{Collision, Create, ReadOp};
@@ -97,7 +97,13 @@ impl Vfs {
         self.let_go(file);
     }
 
-    fn open_pending(&self, file: Arc<File>, parent: Ino, name: &Name, flags: OpenFlags) -> Result<Created, VfsError> {
+    fn open_pending(
+        &self,
+        file: Arc<File>,
+        parent: Ino,
+        name: &Name,
+        flags: OpenFlags,
+    ) -> Result<Created, VfsError> {
         let mut state = file.lock();
         state.opens += 1;
         if flags.truncate {
@@ -186,12 +192,21 @@ impl Vfs {
         Ok(parent.collision.unwrap_or(self.config.collision) == CollisionPolicy::Rename)
     }
 
-    async fn open_diverted(&self, caller: Caller, ino: Ino, flags: OpenFlags) -> Result<OpenedFile, VfsError> {
+    async fn open_diverted(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        flags: OpenFlags,
+    ) -> Result<OpenedFile, VfsError> {
         let known = self.names.known(ino).ok_or(VfsError::Forgotten(ino))?;
         let name = known.name.ok_or(VfsError::Forgotten(ino))?;
         let old = self.getattr(ino).await?;
         if old.kind == FileKind::Directory {
-            return Err(dfs_client::ClientError::local(dfs_proto::ErrorCode::IsDirectory, "this is a directory").into());
+            return Err(dfs_client::ClientError::local(
+                dfs_proto::ErrorCode::IsDirectory,
+                "this is a directory",
+            )
+            .into());
         }
         let create = Create {
             parent: known.parent,

@@ -29,7 +29,9 @@ impl Vfs {
         if let Some(file) = &file {
             // A file that exists here only has none yet.
             let state = file.lock();
-            if !matches!(state.origin, Origin::Published) || (is_capability && state.no_capability && !state.stale) {
+            if !matches!(state.origin, Origin::Published)
+                || (is_capability && state.no_capability && !state.stale)
+            {
                 return Err(no_attribute());
             }
         }
@@ -57,7 +59,13 @@ impl Vfs {
     }
 
     /// Sets an attribute.
-    pub async fn setxattr(&self, ino: Ino, name: Name, value: Bytes, mode: XattrMode) -> Result<(), VfsError> {
+    pub async fn setxattr(
+        &self,
+        ino: Ino,
+        name: Name,
+        value: Bytes,
+        mode: XattrMode,
+    ) -> Result<(), VfsError> {
         self.publish_if_new(ino).await?;
         if let Some(file) = self.file(ino) {
             file.lock().no_capability = false;

@@ -1,0 +1,201 @@
+//! A cluster in memory: the real namespace over the reference store, and blobs in a map. No network, no
+//! kernel, no clock but the system's.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_client::{ClientError, DataClient, EventHandler, MetaClient};
+use dfs_metastore::{Durability, Store, StoreError};
+use dfs_namespace::{OpError, WriteContext};
+use dfs_proto::meta::{ClusterOp, InodeRange, ReadOp, Space, VolumeReach};
+use dfs_proto::{
+    BlobId, BlobKey, BlobOrigin, BlobRef, ErrorCode, Event, EventCursor, Ino, Md5, MetaOp, MetaReply, Seq,
+    Timestamp, VolumeId, VolumeInfo, WireError,
+};
+use dfs_vfs::{Caller, OpenFlags, Vfs, VfsConfig};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+pub const CALLER: Caller = Caller { uid: 1000, gid: 1000, pid: 1 };
+pub const READ: OpenFlags =
+    OpenFlags { read: true, write: false, append: false, truncate: false, exclusive: false };
+pub const WRITE: OpenFlags = OpenFlags { read: false, write: true, ..READ };
+pub const READ_WRITE: OpenFlags = OpenFlags { write: true, ..READ };
+pub const TRUNCATE: OpenFlags = OpenFlags { truncate: true, ..WRITE };
+pub const APPEND: OpenFlags = OpenFlags { append: true, ..WRITE };
+
+pub struct Cluster {
+    store: Store,
+    blobs: Mutex<HashMap<BlobId, Bytes>>,
+    next: AtomicU64,
+    opens: Mutex<HashMap<Ino, u32>>,
+    mounts: Mutex<Vec<(u64, Weak<Vfs>)>>,
+    /// Calls of the master so far, by what they were.
+    pub calls: Mutex<HashMap<&'static str, usize>>,
+    /// How many of the next puts fail.
+    pub failing_puts: AtomicUsize,
+    /// What was asked to be durable.
+    pub durable: Mutex<Vec<VolumeReach>>,
+}
+
+impl Cluster {
+    pub async fn new() -> Arc<Cluster> {
+        let store = Store::in_memory();
+        store
+            .write(Durability::Process, |txn| dfs_namespace::initialise(txn, Timestamp::now()))
+            .await
+            .expect("the root can be made");
+        Arc::new(Cluster {
+            store,
+            blobs: Mutex::default(),
+            next: AtomicU64::new(1),
+            opens: Mutex::default(),
+            mounts: Mutex::default(),
+            calls: Mutex::default(),
+            failing_puts: AtomicUsize::new(0),
+            durable: Mutex::default(),
+        })
+    }
+
+    pub fn mount(self: &Arc<Self>, config: VfsConfig) -> Arc<Vfs> {
+        let me = self.next.fetch_add(1, Ordering::SeqCst);
+        let meta = Arc::new(Meta { cluster: self.clone(), me });
+        let vfs = Vfs::new(config, meta, Arc::new(Data { cluster: self.clone() }));
+        vfs.on_reset();
+        self.mounts.lock().unwrap().push((me, Arc::downgrade(&vfs)));
+        vfs
+    }
+
+    pub fn calls_of(&self, what: &str) -> usize {
+        self.calls.lock().unwrap().get(what).copied().unwrap_or(0)
+    }
+
+    pub fn calls_in_all(&self) -> usize {
+        self.calls.lock().unwrap().values().sum()
+    }
+
+    pub fn blobs(&self) -> usize {
+        self.blobs.lock().unwrap().len()
+    }
+
+    fn count(&self, op: &MetaOp) {
+        let what = match op {
+            MetaOp::Read(ReadOp::Open { .. }) => "open",
+            MetaOp::Read(_) => "read",
+            MetaOp::Write(dfs_proto::meta::WriteOp::Commit(_)) => "commit",
+            MetaOp::Write(_) => "write",
+            MetaOp::Cluster(_) => "cluster",
+        };
+        *self.calls.lock().unwrap().entry(what).or_default() += 1;
+    }
+
+    async fn carry_out(self: &Arc<Self>, me: u64, op: MetaOp) -> Result<MetaReply, WireError> {
+        self.count(&op);
+        match op {
+            MetaOp::Read(op) => {
+                if let ReadOp::Open { ino, .. } = &op {
+                    *self.opens.lock().unwrap().entry(*ino).or_default() += 1;
+                }
+                self.store.read(move |txn| dfs_namespace::read(txn, &op)).await.map_err(WireError::from)
+            }
+            MetaOp::Write(op) => {
+                let cluster = self.clone();
+                let written = self.store.write(Durability::Process, move |txn| {
+                    let mut changes = Vec::new();
+                    let is_open = |ino| cluster.opens.lock().unwrap().get(&ino).is_some_and(|n| *n > 0);
+                    let mut context =
+                        WriteContext { now: Timestamp::now(), is_open: &is_open, changes: &mut changes };
+                    let reply = dfs_namespace::write(txn, &mut context, &op)?;
+                    Ok::<_, OpError>((reply, changes))
+                });
+                let (reply, changes) = written.await.map_err(WireError::from)?;
+                self.tell(me, changes);
+                Ok(reply)
+            }
+            MetaOp::Cluster(op) => self.cluster_op(op).await,
+        }
+    }
+
+    async fn cluster_op(&self, op: ClusterOp) -> Result<MetaReply, WireError> {
+        match op {
+            ClusterOp::Inodes { count } => {
+                let first = self
+                    .store
+                    .write(Durability::Process, move |txn| txn.take(dfs_metastore::Counter::Inode, count))
+                    .await
+                    .map_err(|e: StoreError| WireError::new(ErrorCode::Io, e.to_string()))?;
+                Ok(MetaReply::Inodes(InodeRange { first: Ino(first), count }))
+            }
+            ClusterOp::Close { ino, count } => {
+                let mut opens = self.opens.lock().unwrap();
+                let open = opens.entry(ino).or_default();
+                *open = open.checked_sub(count).expect("nothing is closed more often than it was opened");
+                Ok(MetaReply::Done)
+            }
+            ClusterOp::Space => {
+                Ok(MetaReply::Space(Space { total_bytes: 1, free_bytes: 1, inodes: 1, nodes: Vec::new() }))
+            }
+            other => panic!("a mount does not ask for {other:?} by itself"),
+        }
+    }
+
+    fn tell(&self, origin: u64, changes: Vec<dfs_proto::EventKind>) {
+        let mounts = self.mounts.lock().unwrap();
+        for kind in changes {
+            let event = Event { at: EventCursor { boot: 1, seq: 1 }, origin: None, kind };
+            for vfs in mounts.iter().filter(|(id, _)| *id != origin).filter_map(|(_, vfs)| vfs.upgrade()) {
+                vfs.on_event(&event);
+            }
+        }
+    }
+}
+
+struct Meta {
+    cluster: Arc<Cluster>,
+    me: u64,
+}
+
+#[async_trait]
+impl MetaClient for Meta {
+    async fn call(&self, op: MetaOp) -> Result<MetaReply, ClientError> {
+        Ok(self.cluster.carry_out(self.me, op).await?)
+    }
+}
+
+struct Data {
+    cluster: Arc<Cluster>,
+}
+
+#[async_trait]
+impl DataClient for Data {
+    async fn put(&self, data: Bytes, _: BlobOrigin) -> Result<BlobRef, ClientError> {
+        tokio::task::yield_now().await;
+        let failing = &self.cluster.failing_puts;
+        if failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+            return Err(ClientError::local(ErrorCode::NoNodes, "no node takes data (as the test wants)"));
+        }
+        let n = self.cluster.next.fetch_add(1, Ordering::SeqCst);
+        let id = BlobId { volume: VolumeId(1), key: BlobKey(n) };
+        let blob = BlobRef { id, seq: Seq(n), length: data.len() as u32, md5: Md5([0; 16]) };
+        self.cluster.blobs.lock().unwrap().insert(id, data);
+        Ok(blob)
+    }
+
+    async fn get(&self, blob: &BlobRef) -> Result<Bytes, ClientError> {
+        tokio::task::yield_now().await;
+        Ok(self.cluster.blobs.lock().unwrap()[&blob.id].clone())
+    }
+
+    async fn get_range(&self, blob: &BlobRef, start: u32, length: u32) -> Result<Bytes, ClientError> {
+        Ok(self.get(blob).await?.slice(start as usize..(start + length) as usize))
+    }
+
+    async fn make_durable(&self, reach: &[VolumeReach]) -> Result<(), ClientError> {
+        self.cluster.durable.lock().unwrap().extend_from_slice(reach);
+        Ok(())
+    }
+
+    fn learn(&self, _: &[VolumeInfo]) {}
+
+    fn forget_placement(&self) {}
+}

@@ -1,0 +1,83 @@
+//! The file system without a kernel, over a cluster in memory.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod cluster;
+mod collisions;
+mod model;
+mod publishing;
+
+use cluster::{CALLER, READ, WRITE};
+use dfs_proto::{Ino, Name};
+use dfs_vfs::{Fh, Vfs, VfsError};
+
+pub fn name(text: &str) -> Name {
+    Name::try_from(text).unwrap()
+}
+
+/// What `printf TEXT > NAME` does where the name is free.
+pub async fn store(vfs: &Vfs, file: &str, content: &[u8]) -> Ino {
+    let created = vfs.create(CALLER, Ino::ROOT, &name(file), 0o644, WRITE).await.unwrap();
+    write_all(vfs, created.opened.fh, 0, content).await;
+    close(vfs, created.opened.fh).await.unwrap();
+    created.attr.ino
+}
+
+pub async fn write_all(vfs: &Vfs, fh: Fh, offset: u64, content: &[u8]) {
+    for (i, block) in content.chunks(1 << 20).enumerate() {
+        let written = vfs.write(fh, offset + (i << 20) as u64, block).await.unwrap();
+        assert_eq!(written as usize, block.len());
+    }
+}
+
+pub async fn close(vfs: &Vfs, fh: Fh) -> Result<(), VfsError> {
+    let result = vfs.flush(fh, |_| false).await;
+    vfs.release(fh).await;
+    result
+}
+
+/// What `cat NAME` prints.
+pub async fn content(vfs: &Vfs, file: &str) -> Result<Vec<u8>, VfsError> {
+    let attr = vfs.lookup(Ino::ROOT, &name(file)).await?;
+    let opened = vfs.open(CALLER, attr.ino, READ).await?;
+    let mut all = Vec::new();
+    loop {
+        let part = vfs.read(opened.fh, all.len() as u64, 128 << 10).await?;
+        if part.is_empty() {
+            break;
+        }
+        all.extend_from_slice(&part);
+    }
+    assert_eq!(all.len() as u64, vfs.getattr(attr.ino).await?.size);
+    close(vfs, opened.fh).await?;
+    Ok(all)
+}
+
+/// What `ls` prints.
+pub async fn names(vfs: &Vfs, dir: Ino) -> Vec<String> {
+    let fh = vfs.opendir(dir).await.unwrap();
+    let (mut all, mut cookie) = (Vec::new(), 0);
+    loop {
+        // Room for three entries at a time: a listing goes on where it stopped.
+        let mut room = 3;
+        let before = all.len();
+        vfs.readdir(fh, cookie, |entry| {
+            if room == 0 {
+                return false;
+            }
+            room -= 1;
+            cookie = entry.cookie;
+            all.push(String::from_utf8_lossy(&entry.name).into_owned());
+            true
+        })
+        .await
+        .unwrap();
+        if all.len() == before {
+            break;
+        }
+    }
+    vfs.releasedir(fh);
+    assert_eq!(&all[..2], [".", ".."]);
+    all.drain(..2);
+    all.sort();
+    all
+}

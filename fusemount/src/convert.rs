@@ -1,0 +1,136 @@
+//! Values of the kernel's protocol as values of ours, and back.
+
+use dfs_proto::meta::{RenameMode, SetTime, XattrMode};
+use dfs_proto::{Attr, FileKind, Ino, Name};
+use dfs_vfs::{Caller, OpenFlags};
+use fuser::{Errno, FileAttr, FileType, INodeNo, RenameFlags, Request, TimeOrNow};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+/// `st_blksize`: the unit that applications read and write in when they have no reason for another.
+const BLOCK_BYTES: u32 = 4096;
+
+pub(crate) fn ino(n: INodeNo) -> Ino {
+    Ino(n.0)
+}
+
+pub(crate) fn name(n: &OsStr) -> Result<Name, Errno> {
+    Name::new(n.as_bytes()).map_err(|e| crate::errno::errno_of_wire(&e))
+}
+
+pub(crate) fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+}
+
+pub(crate) fn file_type(kind: FileKind) -> FileType {
+    match kind {
+        FileKind::File => FileType::RegularFile,
+        FileKind::Directory => FileType::Directory,
+        FileKind::Symlink => FileType::Symlink,
+        FileKind::Fifo => FileType::NamedPipe,
+        FileKind::Socket => FileType::Socket,
+        FileKind::CharDevice => FileType::CharDevice,
+        FileKind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+/// The kind that the type bits of a mode stand for (inode(7)); no bits are a regular file, as mknod(2) has
+/// it.
+pub(crate) fn kind_of_mode(mode: u32) -> Result<FileKind, Errno> {
+    match mode & libc::S_IFMT {
+        0 | libc::S_IFREG => Ok(FileKind::File),
+        libc::S_IFIFO => Ok(FileKind::Fifo),
+        libc::S_IFSOCK => Ok(FileKind::Socket),
+        libc::S_IFCHR => Ok(FileKind::CharDevice),
+        libc::S_IFBLK => Ok(FileKind::BlockDevice),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Permission bits with set-id and sticky.
+pub(crate) fn permissions(mode: u32, umask: u32) -> u16 {
+    (mode & !umask & 0o7777) as u16
+}
+
+pub(crate) fn file_attr(a: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(a.ino.0),
+        size: a.size,
+        blocks: a.allocated.div_ceil(512),
+        atime: a.atime.into(),
+        mtime: a.mtime.into(),
+        ctime: a.ctime.into(),
+        crtime: a.btime.into(),
+        kind: file_type(a.kind),
+        perm: a.mode,
+        nlink: a.nlink,
+        uid: a.uid,
+        gid: a.gid,
+        rdev: a.rdev,
+        blksize: BLOCK_BYTES,
+        flags: 0,
+    }
+}
+
+pub(crate) fn set_time(t: TimeOrNow) -> SetTime {
+    match t {
+        TimeOrNow::Now => SetTime::Now,
+        TimeOrNow::SpecificTime(t) => SetTime::At(t.into()),
+    }
+}
+
+pub(crate) fn open_flags(flags: i32) -> OpenFlags {
+    let access = flags & libc::O_ACCMODE;
+    OpenFlags {
+        read: access != libc::O_WRONLY,
+        write: access != libc::O_RDONLY,
+        append: flags & libc::O_APPEND != 0,
+        truncate: flags & libc::O_TRUNC != 0,
+        exclusive: flags & libc::O_EXCL != 0,
+    }
+}
+
+pub(crate) fn rename_mode(flags: RenameFlags) -> Result<RenameMode, Errno> {
+    if flags.is_empty() {
+        Ok(RenameMode::Replace)
+    } else if flags == RenameFlags::RENAME_NOREPLACE {
+        Ok(RenameMode::NoReplace)
+    } else if flags == RenameFlags::RENAME_EXCHANGE {
+        Ok(RenameMode::Exchange)
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+pub(crate) fn xattr_mode(flags: i32) -> Result<XattrMode, Errno> {
+    match flags {
+        0 => Ok(XattrMode::Any),
+        libc::XATTR_CREATE => Ok(XattrMode::Create),
+        libc::XATTR_REPLACE => Ok(XattrMode::Replace),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_modes_are_told_apart() {
+        let of = |flags| {
+            let f = open_flags(flags);
+            (f.read, f.write)
+        };
+        assert_eq!(of(libc::O_RDONLY), (true, false));
+        assert_eq!(of(libc::O_WRONLY), (false, true));
+        assert_eq!(of(libc::O_RDWR | libc::O_TRUNC), (true, true));
+        assert!(open_flags(libc::O_RDWR | libc::O_TRUNC).truncate);
+    }
+
+    #[test]
+    fn unknown_flags_are_refused() {
+        assert!(xattr_mode(77).is_err());
+        assert!(rename_mode(RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_EXCHANGE).is_err());
+        assert!(kind_of_mode(libc::S_IFDIR).is_err());
+    }
+}

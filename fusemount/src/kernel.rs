@@ -1,0 +1,79 @@
+//! The kernel's caches, told from a thread of their own.
+//!
+//! An invalidation waits for locks that an operation under way may hold, and that operation may be waiting
+//! for this mount. So nothing that serves operations ever calls into the kernel; it leaves a note here.
+
+use dfs_proto::{Ino, Name};
+use dfs_vfs::KernelCaches;
+use fuser::{INodeNo, Notifier};
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::mpsc;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Note {
+    Attributes(Ino),
+    Pages(Ino),
+    Entry(Ino, Name),
+}
+
+/// Notes taken from the channel at once; those that say the same are told to the kernel once.
+const BATCH_MAX: usize = 1024;
+
+pub(crate) struct KernelNotes {
+    notes: mpsc::Sender<Note>,
+}
+
+impl KernelNotes {
+    /// Starts the thread; it ends when this is dropped. What waits in the channel is bounded by what the
+    /// kernel has cached: the caches are asked to drop what they have, not what there is.
+    pub fn start(notifier: Notifier) -> std::io::Result<KernelNotes> {
+        let (notes, waiting) = mpsc::channel();
+        std::thread::Builder::new().name("dfs-notify".into()).spawn(move || run(&notifier, &waiting))?;
+        Ok(KernelNotes { notes })
+    }
+
+    fn leave(&self, note: Note) {
+        // The thread is gone only when the mount is.
+        let _ = self.notes.send(note);
+    }
+}
+
+fn run(notifier: &Notifier, waiting: &mpsc::Receiver<Note>) {
+    while let Ok(first) = waiting.recv() {
+        let mut batch = HashSet::from([first]);
+        while batch.len() < BATCH_MAX
+            && let Ok(note) = waiting.try_recv()
+        {
+            batch.insert(note);
+        }
+        for note in batch {
+            let result = match &note {
+                // A negative offset leaves the pages alone.
+                Note::Attributes(ino) => notifier.inval_inode(INodeNo(ino.0), -1, 0),
+                Note::Pages(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+                Note::Entry(parent, name) => {
+                    notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name.as_bytes()))
+                }
+            };
+            if let Err(e) = result {
+                log::debug!("the kernel did not take an invalidation: {e}");
+            }
+        }
+    }
+}
+
+impl KernelCaches for KernelNotes {
+    fn drop_attributes(&self, ino: Ino) {
+        self.leave(Note::Attributes(ino));
+    }
+
+    fn drop_pages(&self, ino: Ino) {
+        self.leave(Note::Pages(ino));
+    }
+
+    fn drop_entry(&self, parent: Ino, name: &Name) {
+        self.leave(Note::Entry(parent, name.clone()));
+    }
+}
