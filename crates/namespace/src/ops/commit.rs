@@ -134,7 +134,7 @@ fn change_file(
         row.ctime = context.now;
         txn.put_inode(&row)?;
         context.changes.push(EventKind::Content(ino));
-    } else if let Some(mtime) = commit.mtime {
+    } else if let Some(mtime) = commit.mtime.filter(|mtime| *mtime != row.mtime) {
         row.mtime = mtime;
         row.ctime = context.now;
         txn.put_inode(&row)?;
