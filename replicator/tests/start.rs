@@ -1,6 +1,8 @@
 //! The whole replicator, between a master and a storage node that answer by a script over real HTTP, and a
 //! real Redis.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers as well")]
+
 use dfs_proto::blob::{PullReply, PullRequest};
 use dfs_proto::order::{
     ClaimRequest, ClaimedOrder, FinishRequest, Order, OrderOutcome, OrderTask, SettleRequest, Verdict,
