@@ -1,0 +1,176 @@
+//! Deleting blobs that nothing refers to.
+//!
+//! A blob is on the garbage list from the transaction that took its last reference. After the grace period it
+//! is condemned: in one write transaction it is checked that nothing refers to it, and from then on (until the
+//! nodes have been told) a commit that refers to it is refused. Then every holder is told, and when all have
+//! confirmed, the row goes. A blob that a holder could not be told about goes to the end of the line and is
+//! told again to all, which is idempotent; so a row stays until every member has confirmed, however long one is
+//! away.
+//!
+//! A commit can bring a blob back only before it is condemned (the namespace takes it off the list in the same
+//! transaction). After that, who still knows its name must have forgotten it for longer than the grace period:
+//! an open file keeps its blobs, as an orphan, and is no garbage.
+
+use crate::cluster::Cluster;
+use crate::error::from_store;
+use crate::master::Master;
+use dfs_client::NodeClient;
+use dfs_metastore::{Durability, GarbageRow};
+use dfs_proto::limits::DELETE_BLOBS_MAX;
+use dfs_proto::{BlobId, BlobKey, NodeId, NodeState, Timestamp, VolumeId, WireError};
+use dfs_service::{Capability, Rights};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Nodes that are told at the same time.
+const NODES_AT_ONCE_MAX: usize = 16;
+
+/// How long the capability to delete is good, ms.
+const TOKEN_LIFE_MS: u64 = 600_000;
+
+/// Deletes a batch of garbage; returns how many blobs it looked at.
+pub async fn collect_garbage(master: &Master, nodes: &Arc<dyn NodeClient>) -> Result<usize, WireError> {
+    let clock = &*master.config.clock.0;
+    let before = timestamp(clock.wall_ms().saturating_sub(master.config.garbage_grace_ms));
+    let blobs = condemn(master, before).await?;
+    if blobs.is_empty() {
+        return Ok(0);
+    }
+    let looked_at = blobs.len();
+    let holders = master.cluster.holders(&blobs);
+    let token = delete_token(&master.cluster, clock.wall_ms());
+    let failed = tell(nodes, &holders, &token).await;
+    let result = settle(master, &blobs, &holders, &failed, timestamp(clock.wall_ms())).await;
+    master.condemned.lock().clear();
+    result.map(|()| looked_at)
+}
+
+/// Takes the oldest garbage that nothing refers to, and marks it so that nothing will.
+async fn condemn(master: &Master, before: Timestamp) -> Result<Vec<GarbageRow>, WireError> {
+    let condemned = master.condemned.clone();
+    let rows = master.store.read(move |txn| txn.garbage(before, DELETE_BLOBS_MAX as u32));
+    let rows = rows.await.map_err(from_store)?;
+    if rows.is_empty() {
+        return Ok(rows);
+    }
+    let checked = master.store.write(Durability::Process, move |txn| {
+        let mut blobs = Vec::with_capacity(rows.len());
+        for row in rows {
+            if txn.blob_in_use(row.blob)? {
+                txn.delete_garbage(row.blob)?;
+            } else {
+                blobs.push(row);
+            }
+        }
+        condemned.lock().extend(blobs.iter().map(|row| row.blob));
+        Ok(blobs)
+    });
+    checked.await.map_err(from_store)
+}
+
+/// Whom to tell about what.
+struct Holders {
+    /// Base URL of each node in reach, and its blobs.
+    reachable: BTreeMap<NodeId, (String, Vec<BlobId>)>,
+    /// Nodes that have to be told later.
+    away: HashSet<NodeId>,
+    members: HashMap<VolumeId, Vec<NodeId>>,
+}
+
+impl Cluster {
+    fn holders(&self, blobs: &[GarbageRow]) -> Holders {
+        let now_ms = self.now_ms();
+        let mut state = self.state.lock();
+        let mut holders =
+            Holders { reachable: BTreeMap::new(), away: HashSet::new(), members: HashMap::new() };
+        for GarbageRow { blob, .. } in blobs {
+            let Some(volume) = state.volumes.get(&blob.volume) else { continue };
+            let members: Vec<NodeId> = volume.members.iter().map(|m| m.node).collect();
+            for node in &members {
+                match state.node_info(*node, now_ms) {
+                    Some(info) if info.state == NodeState::Live => {
+                        let entry = holders.reachable.entry(*node).or_insert((info.url, Vec::new()));
+                        entry.1.push(*blob);
+                    }
+                    _ => {
+                        holders.away.insert(*node);
+                    }
+                }
+            }
+            holders.members.entry(blob.volume).or_insert(members);
+        }
+        let gone: HashSet<BlobId> = blobs.iter().map(|row| row.blob).collect();
+        state.orders.forget_blobs(|blob| gone.contains(&blob));
+        holders
+    }
+}
+
+fn delete_token(cluster: &Cluster, wall_ms: u64) -> String {
+    let nothing = BlobKey(0);
+    cluster.key.sign(&Capability {
+        rights: Rights::Delete,
+        volume: VolumeId(0),
+        first: nothing,
+        end: nothing,
+        expires_ms: wall_ms + TOKEN_LIFE_MS,
+    })
+}
+
+/// Tells the nodes; returns those that did not confirm, and those that are away.
+async fn tell(nodes: &Arc<dyn NodeClient>, holders: &Holders, token: &str) -> HashSet<NodeId> {
+    use futures_util::stream::{self, StreamExt};
+    let mut tellings = Vec::new();
+    for (id, (url, blobs)) in &holders.reachable {
+        tellings.push(tell_one(Arc::clone(nodes), *id, url.clone(), blobs.clone(), token.to_owned()));
+    }
+    let told: Vec<Option<NodeId>> =
+        stream::iter(tellings).buffer_unordered(NODES_AT_ONCE_MAX).collect().await;
+    told.into_iter().flatten().chain(holders.away.iter().copied()).collect()
+}
+
+/// Tells one node; gives it back when it did not confirm.
+async fn tell_one(
+    nodes: Arc<dyn NodeClient>,
+    id: NodeId,
+    url: String,
+    blobs: Vec<BlobId>,
+    token: String,
+) -> Option<NodeId> {
+    match nodes.delete(&url, &blobs, &token).await {
+        Ok(reply) => {
+            log::debug!("node {id} deleted {} blobs, {} were absent", reply.deleted, reply.absent);
+            None
+        }
+        Err(e) => {
+            log::warn!("node {id} did not delete {} blobs; it is told again later: {e}", blobs.len());
+            Some(id)
+        }
+    }
+}
+
+/// Forgets what all holders have confirmed; puts the rest at the end of the line.
+async fn settle(
+    master: &Master,
+    blobs: &[GarbageRow],
+    holders: &Holders,
+    failed: &HashSet<NodeId>,
+    now: Timestamp,
+) -> Result<(), WireError> {
+    let is_left = |row: &&GarbageRow| {
+        holders.members.get(&row.blob.volume).is_some_and(|m| m.iter().any(|node| failed.contains(node)))
+    };
+    let (left, done): (Vec<&GarbageRow>, Vec<&GarbageRow>) = blobs.iter().partition(is_left);
+    let left: Vec<GarbageRow> = left.into_iter().map(|row| GarbageRow { since: now, ..*row }).collect();
+    let done: Vec<BlobId> = done.into_iter().map(|row| row.blob).collect();
+    let written = master.store.write(Durability::Process, move |txn| {
+        left.iter().try_for_each(|row| txn.put_garbage(row))?;
+        done.iter().try_for_each(|blob| txn.delete_garbage(*blob))
+    });
+    written.await.map_err(from_store)
+}
+
+fn timestamp(wall_ms: u64) -> Timestamp {
+    let since_1970 = Duration::from_millis(wall_ms);
+    Timestamp { secs: since_1970.as_secs() as i64, nanos: since_1970.subsec_nanos() }
+}

@@ -1,0 +1,222 @@
+//! What changed, kept in a bounded ring for those who follow the stream.
+//!
+//! Owns the numbers of events. A reader keeps its own place and takes what came after it; one that falls out
+//! of the ring is told so. Knows neither HTTP nor what clients make of the events.
+
+use dfs_proto::event::EventLine;
+use dfs_proto::{Event, EventCursor, EventKind, SessionId};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use tokio::sync::watch;
+
+/// Events that are kept for readers that lag behind.
+const RING_EVENTS_MAX: usize = 65_536;
+
+/// Events in one piece of a stream.
+const PIECE_EVENTS_MAX: usize = 256;
+
+/// The ring and its bell.
+#[derive(Debug)]
+pub struct Events {
+    /// Random number of this run of the master.
+    boot: u64,
+    events_max: usize,
+    /// Held for a few pushes or a bounded copy, never over an await.
+    ring: Mutex<VecDeque<Event>>,
+    /// Number of the newest event; rung after it is in the ring.
+    newest: watch::Sender<u64>,
+}
+
+/// A reader's place in the stream.
+#[derive(Debug)]
+pub struct Reader {
+    at: u64,
+    session: Option<SessionId>,
+    newest: watch::Receiver<u64>,
+}
+
+/// What a reader finds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// These lines; the reader's place is behind them.
+    Lines(Vec<EventLine>),
+    /// Nothing that concerns it.
+    Nothing,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Events::new(rand::random::<u64>() >> 1, RING_EVENTS_MAX)
+    }
+}
+
+impl Events {
+    /// An empty ring of so many events for the run `boot`.
+    pub fn new(boot: u64, events_max: usize) -> Events {
+        Events { boot, events_max, ring: Mutex::new(VecDeque::new()), newest: watch::Sender::new(0) }
+    }
+
+    /// Adds `kinds`, caused by `origin`.
+    pub fn publish(&self, origin: Option<SessionId>, kinds: impl IntoIterator<Item = EventKind>) {
+        let mut ring = self.ring.lock();
+        let before = *self.newest.borrow();
+        let mut seq = before;
+        for kind in kinds {
+            seq += 1;
+            let at = EventCursor { boot: self.boot, seq };
+            if ring.len() >= self.events_max {
+                ring.pop_front();
+            }
+            ring.push_back(Event { at, origin, kind });
+        }
+        if seq > before {
+            // Within the lock, so that numbers and ring stay in step.
+            self.newest.send_replace(seq);
+        }
+    }
+
+    /// The place behind the newest event.
+    pub fn cursor(&self) -> EventCursor {
+        EventCursor { boot: self.boot, seq: *self.newest.borrow() }
+    }
+
+    /// A reader from `since` on, or from now on, with the first line for it.
+    pub fn follow(&self, since: Option<EventCursor>, session: Option<SessionId>) -> (Reader, EventLine) {
+        let newest = self.newest.subscribe();
+        let now = self.cursor();
+        let reader = |at| Reader { at, session, newest };
+        match since {
+            None => (reader(now.seq), EventLine::Ping(now)),
+            Some(since) if since.boot == self.boot && self.holds_all_after(since.seq) => {
+                (reader(since.seq), EventLine::Ping(since))
+            }
+            Some(_) => (reader(now.seq), EventLine::Reset(now)),
+        }
+    }
+
+    fn holds_all_after(&self, seq: u64) -> bool {
+        let ring = self.ring.lock();
+        let newest = *self.newest.borrow();
+        let oldest = ring.front().map_or(newest + 1, |e| e.at.seq);
+        (oldest.saturating_sub(1)..=newest).contains(&seq)
+    }
+
+    /// Takes what came after the reader's place: at most a piece, without its own session's events.
+    pub fn take(&self, reader: &mut Reader) -> Found {
+        let ring = self.ring.lock();
+        let newest = *self.newest.borrow();
+        let oldest = ring.front().map_or(newest + 1, |e| e.at.seq);
+        if reader.at + 1 < oldest {
+            reader.at = newest;
+            return Found::Lines(vec![EventLine::Reset(EventCursor { boot: self.boot, seq: newest })]);
+        }
+        let skip = usize::try_from(reader.at + 1 - oldest).unwrap_or(usize::MAX);
+        let mut lines = Vec::new();
+        for event in ring.iter().skip(skip) {
+            reader.at = event.at.seq;
+            if event.origin.is_none() || event.origin != reader.session {
+                lines.push(EventLine::Event(event.clone()));
+                if lines.len() >= PIECE_EVENTS_MAX {
+                    break;
+                }
+            }
+        }
+        if lines.is_empty() { Found::Nothing } else { Found::Lines(lines) }
+    }
+
+    /// The reader's place as a line that only says so.
+    pub fn ping(&self, reader: &Reader) -> EventLine {
+        EventLine::Ping(EventCursor { boot: self.boot, seq: reader.at })
+    }
+}
+
+impl Reader {
+    /// Returns when there is something after the reader's place.
+    pub async fn changed(&mut self) {
+        let at = self.at;
+        if self.newest.wait_for(|newest| *newest > at).await.is_err() {
+            // The ring is gone, and with it the server: there will never be anything.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dfs_proto::Ino;
+
+    fn kinds(range: std::ops::Range<u64>) -> Vec<EventKind> {
+        range.map(|n| EventKind::Content(Ino(n))).collect()
+    }
+
+    fn inos(found: Found) -> Vec<u64> {
+        let Found::Lines(lines) = found else { return Vec::new() };
+        let ino = |line| match line {
+            EventLine::Event(Event { kind: EventKind::Content(ino), .. }) => ino.0,
+            other => panic!("not a content event: {other:?}"),
+        };
+        lines.into_iter().map(ino).collect()
+    }
+
+    #[test]
+    fn a_reader_sees_what_comes_after_it_follows() {
+        let events = Events::new(7, 10);
+        events.publish(None, kinds(0..2));
+        let (mut reader, first) = events.follow(None, None);
+        assert_eq!(first, EventLine::Ping(EventCursor { boot: 7, seq: 2 }));
+        assert_eq!(events.take(&mut reader), Found::Nothing);
+        events.publish(None, kinds(2..4));
+        assert_eq!(inos(events.take(&mut reader)), [2, 3]);
+        assert_eq!(events.take(&mut reader), Found::Nothing);
+    }
+
+    #[test]
+    fn a_session_does_not_hear_its_own_echo() {
+        let events = Events::new(7, 10);
+        let (mut mine, _) = events.follow(None, Some(SessionId(1)));
+        let (mut other, _) = events.follow(None, Some(SessionId(2)));
+        events.publish(Some(SessionId(1)), kinds(5..6));
+        assert_eq!(events.take(&mut mine), Found::Nothing);
+        assert_eq!(events.ping(&mine), EventLine::Ping(EventCursor { boot: 7, seq: 1 }));
+        assert_eq!(inos(events.take(&mut other)), [5]);
+    }
+
+    #[test]
+    fn who_comes_back_in_time_misses_nothing_and_who_does_not_is_told() {
+        let events = Events::new(7, 4);
+        events.publish(None, kinds(1..7));
+        let at = |boot, seq| Some(EventCursor { boot, seq });
+        let (mut reader, first) = events.follow(at(7, 2), None);
+        assert!(matches!(first, EventLine::Ping(_)));
+        assert_eq!(inos(events.take(&mut reader)), [3, 4, 5, 6]);
+        for lost in [at(7, 1), at(8, 6), at(7, 7)] {
+            let (mut reader, first) = events.follow(lost, None);
+            assert_eq!(first, EventLine::Reset(EventCursor { boot: 7, seq: 6 }));
+            assert_eq!(events.take(&mut reader), Found::Nothing);
+        }
+    }
+
+    #[test]
+    fn a_slow_reader_is_reset_and_goes_on() {
+        let events = Events::new(7, 4);
+        let (mut reader, _) = events.follow(None, None);
+        events.publish(None, kinds(0..5));
+        let reset = EventLine::Reset(EventCursor { boot: 7, seq: 5 });
+        assert_eq!(events.take(&mut reader), Found::Lines(vec![reset]));
+        events.publish(None, kinds(9..10));
+        assert_eq!(inos(events.take(&mut reader)), [9]);
+    }
+
+    #[tokio::test]
+    async fn the_bell_rings_for_what_came_already_and_for_what_comes() {
+        let events = Events::new(7, 4);
+        let (mut reader, _) = events.follow(None, None);
+        events.publish(None, kinds(0..1));
+        reader.changed().await;
+        events.take(&mut reader);
+        let (waited, ()) = tokio::join!(reader.changed(), async { events.publish(None, kinds(1..2)) });
+        assert_eq!(waited, ());
+        assert_eq!(inos(events.take(&mut reader)), [1]);
+    }
+}
