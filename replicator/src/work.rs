@@ -175,7 +175,8 @@ impl Replicator {
                         (verdict, None)
                     }
                     Verdict::Bury { reason } => {
-                        log::error!("{}", report::dead(order, claimed.attempt, reason));
+                        // No error yet: most are orders that were overtaken, and the master makes new ones.
+                        log::warn!("{}", report::dead(order, claimed.attempt, reason));
                         let outcome = OrderOutcome::Dead { reason: reason.clone() };
                         (verdict, Some(outcome))
                     }
