@@ -36,6 +36,8 @@ pub struct BlobsConfig {
     pub get_patience: Duration,
     /// [`DataClient::make_durable`] has to be done within this.
     pub durable_deadline: Duration,
+    /// One try to sync or pull on one node. What a pull has brought over by then stays.
+    pub durable_try: Duration,
     /// Grants fetched at a time, 1 to [`GRANTS_MAX`].
     pub grants: u32,
 }
@@ -49,6 +51,7 @@ impl Default for BlobsConfig {
             hedge_delay: Duration::from_millis(700),
             get_patience: Duration::from_secs(8),
             durable_deadline: Duration::from_secs(60),
+            durable_try: Duration::from_secs(10),
             grants: 16,
         }
     }

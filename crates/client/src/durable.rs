@@ -113,19 +113,33 @@ impl Work<'_> {
 
     async fn carry_out(&self, node: &NodeInfo, task: &Task, token: &str) -> Result<(), ClientError> {
         let VolumeReach { volume, seq } = self.reach;
-        let nodes = &self.inner.nodes;
-        let reached = match task {
-            Task::Sync => nodes.sync(&node.url, volume, seq, token).await?.seq,
-            Task::PullFrom(source) => {
-                let request = PullRequest { source: source.clone(), at_least: seq, sync: true };
-                nodes.pull(&node.url, volume, &request, token).await?.seq
-            }
+        let limit = self.inner.config.durable_try;
+        let Ok(reached) = tokio::time::timeout(limit, self.ask(node, task, token)).await else {
+            return Err(ClientError::Timeout {
+                server: node.url.clone(),
+                what: format!("the sync of volume {volume}"),
+                deadline_ms: limit.as_millis() as u64,
+            });
         };
+        let reached = reached?;
         if reached < seq {
             let message = format!("volume {volume} reaches {reached} there, not {seq}");
             return Err(ClientError::local(ErrorCode::Unavailable, message));
         }
         Ok(())
+    }
+
+    /// How far the node's copy reaches on its disk after the task.
+    async fn ask(&self, node: &NodeInfo, task: &Task, token: &str) -> Result<Seq, ClientError> {
+        let VolumeReach { volume, seq } = self.reach;
+        let nodes = &self.inner.nodes;
+        match task {
+            Task::Sync => Ok(nodes.sync(&node.url, volume, seq, token).await?.seq),
+            Task::PullFrom(source) => {
+                let request = PullRequest { source: source.clone(), at_least: seq, sync: true };
+                Ok(nodes.pull(&node.url, volume, &request, token).await?.seq)
+            }
+        }
     }
 
     fn note_failure(&mut self, node: &NodeInfo, error: &ClientError) {

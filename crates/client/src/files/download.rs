@@ -17,8 +17,8 @@ const ZEROS_BYTES: usize = 256 << 10;
 
 static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
 
-/// A file of one content version. The master counts it as open until this and all streams from it are
-/// dropped.
+/// A file of one content version. The master counts it as open until this is dropped and all streams from it
+/// are at their end or dropped.
 pub struct OpenFile {
     /// Attributes when it was opened.
     pub attr: Attr,

@@ -69,8 +69,8 @@ where
     let mut digest = Digest::Nothing;
     while let Some(block) = blocks.next().await? {
         sender.expect_room(block.len(), target.expected_bytes)?;
-        digest = digest.add(block.clone()).await?;
-        sender.send(block).await?;
+        sender.send(block.clone()).await?;
+        digest = digest.add(block).await?;
     }
     let bytes = sender.bytes;
     if let Some(expected) = target.expected_bytes.filter(|expected| *expected != bytes) {
