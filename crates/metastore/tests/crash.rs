@@ -1,5 +1,7 @@
 //! What was answered is there after the process was killed, at whatever moment.
 
+#![allow(clippy::unwrap_used)] // The lint spares test functions only, not their helpers.
+
 use dfs_metastore::{Counter, DentryRow, Durability, InodeRow, Store, StoreError, WriteTxn};
 use dfs_proto::{
     BlobId, BlobKey, BlobRef, DirCookie, Extent, FileKind, Ino, Md5, Seq, Timestamp, Version, VolumeId,

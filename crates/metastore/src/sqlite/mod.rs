@@ -37,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use wal::WalSync;
 use writer::{Queue, Writer};
 
 /// Page cache of the writer. With those of the readers it makes 64 MiB.
@@ -54,10 +55,12 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 const STATEMENTS: usize = 128;
 
 /// What tests set otherwise.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Options {
     /// Pages that the database file may have, to run out of room on purpose.
     pages_max: Option<u32>,
+    /// What to sync in place of the WAL, to have it fail.
+    wal: Option<std::fs::File>,
 }
 
 /// The store. Dropping it closes it.
@@ -77,9 +80,12 @@ impl Sqlite {
     fn open_with(path: &Path, options: Options) -> Result<Sqlite, StoreError> {
         let path = resolve(path)?;
         let lock = Lock::take(&path)?;
-        let db = open_writer(&path, options)?;
+        let db = open_writer(&path, &options)?;
         let readers = Readers::open(|| open_reader(&path))?;
-        let wal = wal::WalSync::start(&path)?;
+        let wal = match options.wal {
+            None => WalSync::start(&path)?,
+            Some(other) => WalSync::of(other)?,
+        };
         let (queue, calls) = Queue::new();
         let writer = Writer::new(db, calls, wal, lock);
         let thread = std::thread::Builder::new().name("metastore-writer".into());
@@ -153,7 +159,7 @@ fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     Ok(parent.join(name))
 }
 
-fn open_writer(path: &Path, options: Options) -> Result<Connection, StoreError> {
+fn open_writer(path: &Path, options: &Options) -> Result<Connection, StoreError> {
     let mut db = connect(path, OpenFlags::SQLITE_OPEN_CREATE, WRITER_CACHE_KIB)?;
     let empty = schema::inspect(&db, path)?;
     let set = |name, value: &str| pragma(&db, name, value);

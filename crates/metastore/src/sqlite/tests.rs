@@ -30,7 +30,7 @@ fn setting(store: &Store, key: &'static str) -> Result<Option<String>, StoreErro
 }
 
 fn reason(result: Result<Store, StoreError>) -> String {
-    result.err().expect("must not open").to_string()
+    result.expect_err("must not open").to_string()
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn foreign_files_are_refused_untouched() {
 #[test]
 fn full_database_says_so_and_goes_on() {
     let (_directory, path) = fresh();
-    let sqlite = Arc::new(Sqlite::open_with(&path, Options { pages_max: Some(200) }).unwrap());
+    let sqlite = Arc::new(Sqlite::open_with(&path, Options { pages_max: Some(200), wal: None }).unwrap());
     let store = Store::from_sqlite(Arc::clone(&sqlite));
     put(&store, "before", Durability::Process).unwrap();
     let filled = (1u64..).find_map(|ino| {
@@ -134,7 +134,7 @@ fn full_database_says_so_and_goes_on() {
 #[test]
 fn who_was_answered_in_a_full_database_is_in_it() {
     let (_directory, path) = fresh();
-    let sqlite = Arc::new(Sqlite::open_with(&path, Options { pages_max: Some(300) }).unwrap());
+    let sqlite = Arc::new(Sqlite::open_with(&path, Options { pages_max: Some(300), wal: None }).unwrap());
     let store = Store::from_sqlite(Arc::clone(&sqlite));
     let answered = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -170,6 +170,60 @@ fn who_was_answered_in_a_full_database_is_in_it() {
     assert_eq!(kept, answered.into_iter().filter(|ino| *ino != 0).collect::<Vec<_>>());
     store.close();
     assert_whole(&path);
+}
+
+#[test]
+fn disk_durability_fails_when_the_disk_does() {
+    let (_directory, path) = fresh();
+    // A device that cannot be synced stands for a disk that fails.
+    let wal = Some(std::fs::File::open("/dev/null").unwrap());
+    let sqlite = Sqlite::open_with(&path, Options { pages_max: None, wal }).unwrap();
+    let store = Store::from_sqlite(Arc::new(sqlite));
+    put(&store, "process", Durability::Process).unwrap();
+    let failed = put(&store, "disk", Durability::Disk).unwrap_err();
+    assert!(failed.to_string().contains("bring commits to the disk"), "{failed}");
+    // What is on the disk is not known any more: nothing may be built on it.
+    assert_eq!(put(&store, "more", Durability::Process), Err(failed));
+    assert_eq!(setting(&store, "more"), Ok(None));
+}
+
+#[test]
+fn disk_durability_covers_earlier_commits_when_it_writes_nothing() {
+    let (_directory, path) = fresh();
+    let wal = Some(std::fs::File::open("/dev/null").unwrap());
+    let sqlite = Sqlite::open_with(&path, Options { pages_max: None, wal }).unwrap();
+    let store = Store::from_sqlite(Arc::new(sqlite));
+    put(&store, "process", Durability::Process).unwrap();
+    let synced = store.write_blocking(Durability::Disk, |_| Ok::<_, StoreError>(()));
+    assert!(synced.is_err(), "it said that the disk has it without having tried");
+}
+
+#[test]
+fn closing_answers_everybody_truthfully() {
+    let (_directory, path) = fresh();
+    let store = Store::open_sqlite(&path).unwrap();
+    let answered = Mutex::new(BTreeSet::new());
+    std::thread::scope(|scope| {
+        for writer in 0..8u64 {
+            let (store, answered) = (&store, &answered);
+            scope.spawn(move || {
+                for ino in (1..).map(|i| writer << 32 | i) {
+                    match store.write_blocking(Durability::Process, move |txn| txn.put_orphan(Ino(ino))) {
+                        Ok(()) => answered.lock().insert(Ino(ino)),
+                        Err(StoreError::Closed) => break,
+                        Err(e) => panic!("{e}"),
+                    };
+                }
+            });
+        }
+        while answered.lock().len() < 100 {
+            std::thread::yield_now();
+        }
+        store.close();
+    });
+    let store = Store::open_sqlite(&path).unwrap();
+    let kept = store.read_blocking(|txn| txn.orphans(Ino(0), u32::MAX)).unwrap();
+    assert_eq!(kept, answered.into_inner().into_iter().collect::<Vec<_>>());
 }
 
 fn assert_whole(path: &Path) {

@@ -53,7 +53,8 @@ impl WalSync {
         WalSync::of(wal)
     }
 
-    fn of(wal: File) -> Result<WalSync, StoreError> {
+    /// Takes over a file that is synced already.
+    pub(super) fn of(wal: File) -> Result<WalSync, StoreError> {
         let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { wal: Mutex::new(wal), state, changed: Condvar::new() });
         let thread = std::thread::Builder::new().name("metastore-sync".into());
