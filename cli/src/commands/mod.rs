@@ -1,0 +1,49 @@
+//! One file per command.
+
+mod get;
+mod health;
+mod ls;
+mod mkdir;
+mod mv;
+mod node;
+mod put;
+mod rm;
+mod stat;
+mod status;
+mod up;
+
+use crate::args::{Args, Command, NodeCommand};
+use crate::failure::{Failure, OrFail};
+use crate::output::Output;
+
+/// Carries out what was asked for, until it is done or a signal comes.
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    if let Command::Up(up) = args.command {
+        // A cluster ends by a signal, and cleanly.
+        return up::run(up, Output::new(args.json)).await;
+    }
+    tokio::select! {
+        result = run_to_the_end(args) => result,
+        signal = dfs_service::process::wait_for_signal() => {
+            signal.or_fail(|| "listen for signals".to_owned())?;
+            Err(Failure::interrupted())
+        }
+    }
+}
+
+async fn run_to_the_end(args: Args) -> Result<(), Failure> {
+    let (url, out) = (args.master.as_str(), Output::new(args.json));
+    match args.command {
+        Command::Put(args) => put::run(args, url, out).await,
+        Command::Get(args) => get::run(args, url, out).await,
+        Command::Ls(args) => ls::run(args, url, out).await,
+        Command::Rm(args) => rm::run(args, url, out).await,
+        Command::Mkdir(args) => mkdir::run(args, url, out).await,
+        Command::Mv(args) => mv::run(args, url, out).await,
+        Command::Stat(args) => stat::run(args, url, out).await,
+        Command::Status => status::run(url, out).await,
+        Command::Node(NodeCommand::Ls) => node::list(url, out).await,
+        Command::Health { url } => health::run(&url, out).await,
+        Command::Up(_) => unreachable!("handled by the caller"),
+    }
+}
