@@ -64,7 +64,7 @@ pub async fn upload<S>(
 where
     S: Stream<Item = Result<Bytes, ClientError>> + Send + Unpin,
 {
-    let mut blocks = Blocks { body, rest: Bytes::new() };
+    let mut blocks = Blocks::new(body);
     let mut sender = Sender { data, in_flight: JoinSet::new(), extents: Vec::new(), bytes: 0 };
     let mut digest = Digest::Nothing;
     while let Some(block) = blocks.next().await? {
@@ -128,9 +128,15 @@ struct Blocks<S> {
     body: S,
     /// What was received beyond the last block.
     rest: Bytes,
+    /// The stream has said so: it must not be asked again.
+    ended: bool,
 }
 
 impl<S: Stream<Item = Result<Bytes, ClientError>> + Unpin> Blocks<S> {
+    fn new(body: S) -> Blocks<S> {
+        Blocks { body, rest: Bytes::new(), ended: false }
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         let mut block = BytesMut::new();
         loop {
@@ -143,10 +149,12 @@ impl<S: Stream<Item = Result<Bytes, ClientError>> + Unpin> Blocks<S> {
             if block.len() == BLOB_BYTES_MAX {
                 return Ok(Some(block.freeze()));
             }
-            match self.body.next().await {
+            match if self.ended { None } else { self.body.next().await } {
                 Some(piece) => self.rest = piece?,
-                None if block.is_empty() => return Ok(None),
-                None => return Ok(Some(block.freeze())),
+                None => {
+                    self.ended = true;
+                    return Ok((!block.is_empty()).then(|| block.freeze()));
+                }
             }
         }
     }
@@ -248,7 +256,7 @@ mod tests {
 
     async fn cut(pieces: &[usize]) -> Vec<usize> {
         let body = stream::iter(pieces.iter().map(|n| Ok(Bytes::from(vec![0u8; *n]))).collect::<Vec<_>>());
-        let mut blocks = Blocks { body, rest: Bytes::new() };
+        let mut blocks = Blocks::new(body);
         let mut lengths = Vec::new();
         while let Some(block) = blocks.next().await.unwrap() {
             lengths.push(block.len());
@@ -263,6 +271,17 @@ mod tests {
         assert_eq!(cut(&[1, 2]).await, [3]);
         assert_eq!(cut(&[BLOB_BYTES_MAX]).await, [BLOB_BYTES_MAX]);
         assert_eq!(cut(&[2 * BLOB_BYTES_MAX + 1]).await, [BLOB_BYTES_MAX, BLOB_BYTES_MAX, 1]);
+    }
+
+    #[tokio::test]
+    async fn regression_a_stream_is_not_asked_again_after_its_end() {
+        // An unfold panics when it is.
+        let body =
+            stream::unfold(0, |n| async move { (n < 2).then(|| (Ok(Bytes::from_static(b"x")), n + 1)) });
+        let mut blocks = Blocks::new(Box::pin(body));
+        assert_eq!(blocks.next().await.unwrap().unwrap().len(), 2);
+        assert!(blocks.next().await.unwrap().is_none());
+        assert!(blocks.next().await.unwrap().is_none());
     }
 
     proptest! {
@@ -282,7 +301,7 @@ mod tests {
                 })
                 .collect();
             let got = runtime.block_on(async {
-                let mut blocks = Blocks { body: stream::iter(parts), rest: Bytes::new() };
+                let mut blocks = Blocks::new(stream::iter(parts));
                 let mut got = Vec::new();
                 while let Some(block) = blocks.next().await.unwrap() {
                     assert!(got.len() % BLOB_BYTES_MAX == 0 && !block.is_empty());
