@@ -19,9 +19,10 @@ where
         match tokio::time::timeout(left, probe()).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(said)) => state = said,
-            Err(_) => anyhow::bail!("{what}: not within {deadline:?}; last state: {state}"),
+            Err(_) => {}
         }
-        tokio::time::sleep(POLL.min(left)).await;
+        anyhow::ensure!(Instant::now() < end, "{what}: not within {deadline:?}; last state: {state}");
+        tokio::time::sleep(POLL).await;
     }
 }
 
