@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_proto::limits::GRANTS_MAX;
 use dfs_proto::meta::{CopyProblem, VolumeReach};
-use dfs_proto::{BlobId, BlobOrigin, BlobRef, NodeId, VolumeId, VolumeInfo};
+use dfs_proto::{BlobId, BlobOrigin, BlobRef, NodeId, NodeInfo, VolumeId, VolumeInfo};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -137,6 +137,15 @@ impl Inner {
             drop(slot);
         });
     }
+}
+
+/// Which node failed and why. Errors of the transport name the address themselves.
+pub(crate) fn failed_at(node: &NodeInfo, reason: impl std::fmt::Display) -> String {
+    let reason = reason.to_string();
+    if reason.contains(&node.url) {
+        return format!("{}: {reason}", node.name);
+    }
+    format!("{} ({}): {reason}", node.name, node.url)
 }
 
 /// What was tried, for the error in the end. Keeps the latest.

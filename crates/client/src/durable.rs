@@ -1,6 +1,6 @@
 //! fsync for blobs: makes sure that logs are on the disks of as many nodes as the master asks for.
 
-use crate::blobs::{Inner, Tries};
+use crate::blobs::{Inner, Tries, failed_at};
 use crate::retry::Backoff;
 use crate::{ClientError, ask};
 use dfs_proto::blob::PullRequest;
@@ -143,7 +143,7 @@ impl Work<'_> {
     }
 
     fn note_failure(&mut self, node: &NodeInfo, error: &ClientError) {
-        let line = format!("{} ({}): {error}", node.name, node.url);
+        let line = failed_at(node, error);
         log::warn!("volume {} is not on the disk up to {} of {line}", self.reach.volume, self.reach.seq);
         self.tries.add(line);
         self.last_code = error.code();

@@ -77,6 +77,9 @@ impl ClientError {
 
 impl From<ClientError> for WireError {
     fn from(e: ClientError) -> WireError {
-        WireError::new(e.code(), e.to_string())
+        match e {
+            ClientError::Remote(e) => e,
+            e => WireError::new(e.code(), e.to_string()),
+        }
     }
 }

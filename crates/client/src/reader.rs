@@ -3,7 +3,7 @@
 //! Nothing leaves here unverified: whole blobs are checked against the MD5 that came from the master, ranges
 //! against the CRC32C of their chunks.
 
-use crate::blobs::{Inner, Tries};
+use crate::blobs::{Inner, Tries, failed_at};
 use crate::checksum::{crc32c_chunks, md5, off_worker};
 use crate::placement::replica_order;
 use crate::retry::{Backoff, passes_by_itself};
@@ -171,7 +171,7 @@ async fn one_round(
 
 fn take_in(inner: &Inner, blob: &BlobRef, copy: &CopyInfo, bad: BadTry, tries: &mut Tries) {
     let node = &copy.node;
-    let line = format!("{} ({}): {}", node.name, node.url, bad.reason);
+    let line = failed_at(node, &bad.reason);
     log::warn!("blob {} cannot be had from {line}", blob.id);
     tries.add(line);
     let Some(problem) = bad.problem else { return };

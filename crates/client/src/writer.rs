@@ -1,6 +1,6 @@
 //! Stores one blob: on a random primary, and on another one when that fails.
 
-use crate::blobs::{Inner, Tries};
+use crate::blobs::{Inner, Tries, failed_at};
 use crate::checksum::{crc32c_chunks, md5, off_worker};
 use crate::grants::Place;
 use crate::retry::Backoff;
@@ -94,7 +94,7 @@ impl Put<'_> {
                 Err(error) => error,
             };
             let code = error.code();
-            let line = format!("{} ({}): {error}", place.primary.name, place.primary.url);
+            let line = failed_at(&place.primary, &error);
             self.tries.add(line.clone());
             let verdict = verdict(code);
             odd_answers += u32::from(verdict == Verdict::Odd);
