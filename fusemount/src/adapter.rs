@@ -199,7 +199,7 @@ impl Filesystem for Adapter {
             reply,
             "setattr",
             |vfs| vfs.setattr(who, ino(inode), changes, handle.map(fh)),
-            |r, attr| { r.attr(&vfs.kernel_ttl(), &file_attr(&attr)) }
+            |r, attr| r.attr(&vfs.kernel_ttl(), &file_attr(&attr))
         );
     }
 

@@ -9,7 +9,7 @@ use crate::collision::free_number;
 use crate::directory::{put_entry, touch};
 use crate::error::{OpError, refuse};
 use crate::layer::Layer;
-use crate::{content, fetch, mode, removal};
+use crate::{content, fetch, removal};
 use dfs_metastore::WriteTxn;
 use dfs_metastore::row::{DentryRow, InodeRow};
 use dfs_proto::limits::COLLISION_TRIES_MAX;
@@ -125,11 +125,12 @@ fn change_file(
     };
     fetch::must_be_file(&row)?;
     let layer = Layer::of(commit, row.size)?;
+    // Set-id bits stay: who wrote, and when, is known to the kernel that mounts. It takes them away with the
+    // write (write(2)), and a commit comes later, perhaps after the writer has set them on purpose.
     if layer.changes_content {
         content::apply(txn, &mut row, &layer, context.now)?;
         row.version = row.version.next();
         row.md5 = commit.md5.filter(|_| layer.is_whole);
-        row.mode = mode::without_set_id(row.mode);
         row.mtime = commit.mtime.unwrap_or(context.now);
         row.ctime = context.now;
         txn.put_inode(&row)?;

@@ -176,15 +176,14 @@ on_each_store! {
         }
     }
 
-    fn an_edit_takes_set_id_bits_away(world) {
+    fn an_edit_leaves_set_id_bits_to_the_kernel_that_wrote(world) {
         let mut new = create(ROOT, "file", vec![], RENAME);
         if let Some(create) = &mut new.create {
             create.mode = 0o6755;
         }
         let attr = world.commit(new).attr;
         assert_eq!(attr.mode, 0o6755);
-        assert_eq!(world.commit(edit(attr.ino, vec![])).attr.mode, 0o6755);
-        assert_eq!(world.commit(edit(attr.ino, vec![data(0, 1, 1)])).attr.mode, 0o755);
+        assert_eq!(world.commit(edit(attr.ino, vec![data(0, 1, 1)])).attr.mode, 0o6755);
     }
 
     fn blobs_that_lose_their_last_extent_become_garbage(world) {
