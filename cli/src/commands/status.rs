@@ -35,7 +35,7 @@ fn text(s: &ClusterStatus, url: &str) -> String {
         format!("{} of each file wanted, {}", s.replicas, output::counted(s.volumes, "volume", "volumes"));
     let rows = [
         ["master", &format!("{url}, dfs {}", s.version)],
-        ["files", &files],
+        ["holds", &files],
         ["nodes", &nodes],
         ["copies", &copies],
         ["replication", &replication(&s.replication)],
