@@ -130,7 +130,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_granted_comes_back_when_the_bytes_are_dropped() {
-        let memory = Memory::new(2 * POOLED_BYTES);
+        let memory = Memory::new(2 * (POOLED_BYTES + UNIT_BYTES));
         let mut first = memory.buffer(BLOB_BYTES_MAX, AT_ONCE).await.unwrap();
         assert!(first.extend(b"abc"));
         let second = memory.buffer(BLOB_BYTES_MAX, AT_ONCE).await.unwrap();

@@ -13,7 +13,7 @@ use crate::record::{ALIGN, HEADER_BYTES_MAX, Header, Kind, MAGIC, header_bytes};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentId, id_of_name, segment_path, sidecar_path};
 use crate::sidecar::{Entry, Sidecar};
 use crate::store::SEGMENT_RECORDS_MAX;
-use dfs_proto::{BlobId, VolumeId};
+use dfs_proto::{BlobId, Seq, VolumeId};
 use dfs_service::durable::replace_file;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::FileExt;
@@ -41,6 +41,8 @@ pub struct Recovered {
     pub entries: Vec<Entry>,
     /// Number of places that could not be read, and of numbers that are missing from logs.
     pub damage: u64,
+    /// Blobs that were found damaged just now.
+    pub set_aside: Vec<(BlobId, Seq)>,
 }
 
 /// What was found in one segment.
@@ -62,6 +64,7 @@ struct Recovery {
     explained: HashMap<VolumeId, Ranges>,
     bad: Vec<(BlobId, Location)>,
     damage: u64,
+    set_aside: Vec<(BlobId, Seq)>,
 }
 
 /// Recovers the store in `dir`.
@@ -102,9 +105,9 @@ pub fn recover(dir: &Path, segment_bytes_max: u64) -> Result<Recovered, StoreErr
         }
     };
     segments.insert(active.id, active.clone());
-    let Recovery { mut index, damage, .. } = recovery;
+    let Recovery { mut index, damage, set_aside, .. } = recovery;
     index.add_segment(active.id);
-    Ok(Recovered { index, segments, active, tail, entries, damage })
+    Ok(Recovered { index, segments, active, tail, entries, damage, set_aside })
 }
 
 /// The segments in `dir`, in order. Sidecars without a segment, and files that were never finished, go.
@@ -231,6 +234,7 @@ impl Recovery {
             // Deleted and replaced ones are not found there any more, and need no report.
             if self.index.quarantine(id, at) {
                 self.damage += 1;
+                self.set_aside.extend(self.index.find(id).map(|slot| (id, slot.seq)));
                 log::error!("blob {id} is damaged and set aside");
             }
         }

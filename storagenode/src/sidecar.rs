@@ -147,7 +147,7 @@ mod tests {
     fn sidecar() -> Sidecar {
         let entry = |n: u64, kind| Entry {
             kind,
-            replacement: n % 2 == 0,
+            replacement: n.is_multiple_of(2),
             id: BlobId { volume: VolumeId(n), key: BlobKey(n + 1) },
             seq: Seq(n + 2),
             offset: 8 * n as u32,

@@ -23,6 +23,9 @@ pub const MEMORY_PATIENCE: Duration = Duration::from_secs(20);
 /// A client that sends nothing for so long has its PUT ended, so that others get its memory.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 
+/// A refused body is taken in for so long.
+const DISCARD_MAX: Duration = Duration::from_secs(2);
+
 /// A client that has not taken an answer within this has it cut off, for the same reason.
 const SEND_MAX: Duration = Duration::from_secs(60);
 
@@ -64,13 +67,17 @@ pub async fn collect(node: &Node, payload: &mut web::Payload, length: usize) -> 
 
 /// Takes a body in and forgets it, so that a client that is still sending gets to read its refusal.
 pub async fn discard(payload: &mut web::Payload) {
-    let mut left = BLOB_BYTES_MAX;
-    while let Ok(Some(piece)) = next_piece(payload).await {
-        match left.checked_sub(piece.len()) {
-            Some(rest) => left = rest,
-            None => return,
+    let discarding = async {
+        let mut left = BLOB_BYTES_MAX;
+        while let Some(Ok(piece)) = payload.next().await {
+            match left.checked_sub(piece.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
         }
-    }
+    };
+    // Whoever sends nothing any more is reading, or gone.
+    let _ = tokio::time::timeout(DISCARD_MAX, discarding).await;
 }
 
 async fn next_piece(payload: &mut web::Payload) -> Result<Option<Bytes>, WireError> {

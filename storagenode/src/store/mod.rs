@@ -9,6 +9,8 @@ mod reader;
 mod reclaim;
 mod space;
 mod syncer;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use metrics::{Counter, Metrics};
@@ -61,6 +63,9 @@ struct Shared {
     metrics: Metrics,
     /// Why nothing may be appended any more.
     failed: Mutex<Option<String>>,
+    /// The next write ends after so many bytes, as on a full disk.
+    #[cfg(test)]
+    full_after: Mutex<Option<usize>>,
 }
 
 /// An open store. Closed by [`BlobStore::close`], or when it is dropped.
@@ -78,7 +83,7 @@ impl BlobStore {
     pub fn open(config: &StoreConfig) -> Result<BlobStore, StoreError> {
         std::fs::create_dir_all(&config.dir)
             .map_err(|e| StoreError::io("make the directory", &config.dir, e))?;
-        let Recovered { index, segments, active, tail, entries, damage } =
+        let Recovered { index, segments, active, tail, entries, damage, set_aside } =
             recovery::recover(&config.dir, config.segment_bytes_max)?;
         let space = Space::new(&active.file, config.reserve_bytes)
             .map_err(|e| StoreError::io("ask for the free space of", &config.dir, e))?;
@@ -91,6 +96,8 @@ impl BlobStore {
             space,
             metrics: Metrics::default(),
             failed: Mutex::new(None),
+            #[cfg(test)]
+            full_after: Mutex::new(None),
         });
         shared.metrics.damaged_places.add(damage);
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -100,12 +107,15 @@ impl BlobStore {
             spawn("dfs-writer", move || writer.run(receiver))?,
             spawn("dfs-syncer", move || syncer::run(&syncing))?,
         ];
-        Ok(BlobStore {
+        let store = BlobStore {
             shared,
             writer: Mutex::new(Some(sender)),
             threads: Mutex::new(threads),
             reaping: tokio::sync::Mutex::default(),
-        })
+        };
+        // Said in the log, or it would be forgotten once a sidecar saves reading the segment.
+        set_aside.into_iter().for_each(|(id, seq)| store.append_later(Append::Missing { id, seq }));
+        Ok(store)
     }
 
     /// Appends `records` in their order and says what became of each. With `sync` it returns only when all
@@ -207,9 +217,13 @@ impl BlobStore {
         self.shared.space.check(bytes)
     }
 
-    /// Bytes of disk that the segments take. Asks the file system: not for an async worker.
+    /// Bytes of disk that the segments take. Asks the file system, also anew for its room: not for an async
+    /// worker.
     pub fn used_bytes(&self) -> u64 {
         let segments: Vec<Arc<Segment>> = self.shared.segments.read().values().cloned().collect();
+        if let Some(segment) = segments.last() {
+            self.shared.space.refresh(&segment.file);
+        }
         segments.iter().filter_map(|s| s.file.metadata().ok()).map(|meta| meta.blocks() * 512).sum()
     }
 

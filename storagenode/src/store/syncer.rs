@@ -28,6 +28,13 @@ pub struct SealJob {
     pub entries: Vec<Entry>,
 }
 
+/// What one turn of the thread does, in this order.
+struct Round {
+    dirty: Vec<Arc<Segment>>,
+    waiters: Vec<Waiter>,
+    seals: Vec<SealJob>,
+}
+
 #[derive(Default)]
 struct Work {
     dirty: Vec<Arc<Segment>>,
@@ -98,7 +105,7 @@ impl SyncQueue {
     }
 
     /// The next round of work; `None` when it is time to end.
-    fn next(&self) -> Option<(Vec<Arc<Segment>>, Vec<Waiter>, Vec<SealJob>)> {
+    fn next(&self) -> Option<Round> {
         let mut work = self.work.lock();
         loop {
             let due = work.dirty_since.map(|since| since + SYNC_EVERY);
@@ -118,17 +125,17 @@ impl SyncQueue {
         }
         work.dirty_since = None;
         let work = &mut *work;
-        Some((
-            std::mem::take(&mut work.dirty),
-            std::mem::take(&mut work.waiters),
-            std::mem::take(&mut work.seals),
-        ))
+        Some(Round {
+            dirty: std::mem::take(&mut work.dirty),
+            waiters: std::mem::take(&mut work.waiters),
+            seals: std::mem::take(&mut work.seals),
+        })
     }
 }
 
 /// The thread.
 pub(super) fn run(shared: &Shared) {
-    while let Some((dirty, waiters, seals)) = shared.sync.next() {
+    while let Some(Round { dirty, waiters, seals }) = shared.sync.next() {
         let result = sync_all(shared, &dirty);
         for waiter in waiters {
             waiter(result.clone());

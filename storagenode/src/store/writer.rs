@@ -163,6 +163,7 @@ struct Plan {
     bytes: u64,
     payload_bytes: u64,
     ids: HashSet<BlobId>,
+    seqs: HashSet<(VolumeId, Seq)>,
     reach: HashMap<VolumeId, Seq>,
 }
 
@@ -231,7 +232,7 @@ impl Writer {
         let length = crate::record::record_bytes(record.payload_bytes()) as u64;
         let full = self.tail + plan.bytes + length > self.shared.segment_bytes_max
             || self.entries.len() + plan.records.len() >= SEGMENT_RECORDS_MAX;
-        if full || plan.ids.contains(&record.id()) || plan.records.len() >= WRITE_RECORDS_MAX {
+        if full || plan.touches(&record) || plan.records.len() >= WRITE_RECORDS_MAX {
             self.flush(plan, outcomes);
         }
         let has_room = !full || self.tail <= SEGMENT_HEADER_BYTES;
@@ -359,9 +360,21 @@ impl Writer {
             }
         }
         slices.push(IoSlice::new(&plan.headers[start..]));
+        #[cfg(test)]
+        self.write_part(&slices)?;
         let written = write_all_at(&self.active, self.tail, &mut slices);
         self.shared.metrics.writes.add(1);
         written.map_err(|e| self.undo(e))
+    }
+
+    /// Does what a disk does that is full after some bytes.
+    #[cfg(test)]
+    fn write_part(&self, slices: &[IoSlice<'_>]) -> Result<(), StoreError> {
+        let Some(room) = self.shared.full_after.lock().take() else { return Ok(()) };
+        let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        bytes.truncate(room);
+        write_all_at(&self.active, self.tail, &mut [IoSlice::new(&bytes)]).unwrap();
+        Err(self.undo(io::ErrorKind::StorageFull.into()))
     }
 
     /// Cuts off what a failed write left behind.
@@ -415,6 +428,18 @@ impl Writer {
 }
 
 impl Plan {
+    /// Whether it holds something that has to be in the index before `record` can be decided on.
+    fn touches(&self, record: &Append) -> bool {
+        let id = record.id();
+        let seq = match record {
+            Append::Copy { seq, .. } | Append::Missing { seq, .. } => Some(*seq),
+            Append::Put { .. } | Append::Hole { .. } | Append::Tombstone { .. } | Append::Grave { .. } => {
+                None
+            }
+        };
+        self.ids.contains(&id) || seq.is_some_and(|seq| self.seqs.contains(&(id.volume, seq)))
+    }
+
     fn push(
         &mut self,
         mut header: Header,
@@ -436,6 +461,7 @@ impl Plan {
             self.payload_bytes += header.record_bytes() as u64;
         }
         self.ids.insert(header.id());
+        self.seqs.insert((header.volume, header.seq));
         let reach = self.reach.entry(header.volume).or_default();
         *reach = (*reach).max(header.seq);
         // Segments end below 1 GiB, so an offset fits.
