@@ -1,8 +1,8 @@
 //! Clients with a session: their leases, and which files they have open.
 //!
 //! A session's row is in the store, so it outlives the master; when it was last heard of and what it has open
-//! are in memory only. For the length of one lease after a start every file therefore counts as open: who
-//! had it open before has had the time to say so again, or is gone. Memory grows with sessions and open
+//! are in memory only. While a session from before a start is there, every file therefore counts as open, for
+//! the length of one lease at most: by then who had it open has had the time to say so again. Memory grows with sessions and open
 //! files, both bounded, never with the number of files.
 
 use crate::config::SharedClock;
@@ -10,7 +10,7 @@ use crate::error::from_store;
 use dfs_metastore::{Counter, Durability, SessionRow, Store};
 use dfs_proto::{ErrorCode, Ino, SessionId, WireError};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Sessions at a time.
 const SESSIONS_MAX: usize = 65_536;
@@ -40,6 +40,8 @@ struct Table {
     sessions: HashMap<SessionId, Entry>,
     /// How many opens of each file there are, over all sessions.
     open: HashMap<Ino, u64>,
+    /// Sessions from before this run that have not ended: what they have open is not known.
+    inherited: HashSet<SessionId>,
 }
 
 struct Entry {
@@ -55,10 +57,11 @@ impl Sessions {
     pub async fn load(store: Store, clock: SharedClock, lease_ms: u64) -> Result<Sessions, WireError> {
         let rows = store.read(|txn| txn.sessions()).await.map_err(from_store)?;
         let now_ms = clock.0.monotonic_ms();
+        let inherited = rows.iter().map(|row| row.id).collect();
         let entry = |row: SessionRow| (row.id, Entry::new(row.client, now_ms));
         let gateway = (GATEWAY, Entry::new("the gateway".into(), now_ms));
         let sessions = rows.into_iter().map(entry).chain([gateway]).collect();
-        let table = Mutex::new(Table { sessions, open: HashMap::new() });
+        let table = Mutex::new(Table { sessions, open: HashMap::new(), inherited });
         Ok(Sessions { store, clock, lease_ms, started_ms: now_ms, table })
     }
 
@@ -171,7 +174,8 @@ impl Sessions {
 
     /// Whether this run is too young to know what is open.
     pub fn opens_are_unknown(&self) -> bool {
-        self.clock.0.monotonic_ms().saturating_sub(self.started_ms) <= self.lease_ms
+        let is_young = self.clock.0.monotonic_ms().saturating_sub(self.started_ms) <= self.lease_ms;
+        is_young && !self.table.lock().inherited.is_empty()
     }
 
     /// Whether results below `acked_below` are still kept. The caller forgets them then.
@@ -216,6 +220,7 @@ impl Entry {
 impl Table {
     fn remove(&mut self, id: SessionId) -> Option<Entry> {
         let entry = self.sessions.remove(&id)?;
+        self.inherited.remove(&id);
         for (ino, count) in &entry.open {
             self.release(*ino, *count);
         }
@@ -283,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn for_one_lease_after_a_start_everything_counts_as_open() {
+    async fn while_sessions_from_before_a_start_may_have_files_open_every_file_counts_as_open() {
         let clock = Arc::new(ManualClock::default());
         let store = Store::in_memory();
         let first = Sessions::load(store.clone(), SharedClock(clock.clone()), 100).await.unwrap();
@@ -293,5 +298,9 @@ mod tests {
         assert!(second.is_open(Ino(7)));
         clock.advance_ms(101);
         assert!(!second.is_open(Ino(7)));
+        let third = Sessions::load(first.store.clone(), SharedClock(clock.clone()), 100).await.unwrap();
+        assert!(third.is_open(Ino(7)));
+        third.close(id).await.unwrap();
+        assert!(!third.is_open(Ino(7)));
     }
 }

@@ -40,6 +40,10 @@ const SHUTDOWN_SECS: u64 = 1;
 /// One request to a node, for the gateway.
 const NODE_DEADLINE: Duration = Duration::from_secs(30);
 
+/// So long the gateway tries to store one blob: what a restart of a node takes, and no more than somebody at a
+/// command line waits for.
+const PUT_DEADLINE: Duration = Duration::from_secs(10);
+
 /// What handlers need.
 pub struct Services {
     /// The master itself.
@@ -60,7 +64,8 @@ pub fn serve(
 ) -> anyhow::Result<actix_web::dev::Server> {
     let meta: Arc<dyn MetaClient> = Arc::new(LocalMeta::new(Arc::clone(&master)));
     let nodes = Arc::new(HttpNodes::new(NODE_DEADLINE)?);
-    let data: Arc<dyn DataClient> = Blobs::new(Arc::clone(&meta), nodes, BlobsConfig::default());
+    let blobs = BlobsConfig { put_deadline: PUT_DEADLINE, ..BlobsConfig::default() };
+    let data: Arc<dyn DataClient> = Blobs::new(Arc::clone(&meta), nodes, blobs);
     let services = web::Data::new(Services { master, meta, data, stopper });
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, WORKERS_MAX);
     let server = HttpServer::new(move || {
