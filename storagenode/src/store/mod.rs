@@ -1,7 +1,7 @@
 //! The store: blobs in segments on a local disk.
 //!
-//! One writer thread owns the end of the log and gives out sequence numbers ([`writer`]); one syncer thread
-//! owns fdatasync and seals segments ([`syncer`]), so that plain appends never wait for the disk. Readers
+//! One writer thread owns the end of the log and gives out sequence numbers (`writer`); one syncer thread
+//! owns fdatasync and seals segments (`syncer`), so that plain appends never wait for the disk. Readers
 //! need neither. Knows nothing of HTTP, tokens, leases or other nodes.
 
 pub mod metrics;
