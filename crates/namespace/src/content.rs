@@ -4,7 +4,7 @@ use crate::error::OpError;
 use crate::layer::{Layer, join};
 use dfs_metastore::WriteTxn;
 use dfs_metastore::row::{GarbageRow, InodeRow};
-use dfs_proto::{BlobId, BlobRef, Extent, Seq, Timestamp, VolumeId};
+use dfs_proto::{BlobRef, Extent, Seq, Timestamp, VolumeId};
 use std::collections::BTreeMap;
 
 /// Extents looked at first; most writes meet one or two. Each further page is twice as long.
@@ -20,26 +20,25 @@ pub fn apply(
     layer: &Layer,
     now: Timestamp,
 ) -> Result<(), OpError> {
-    let keep = |blob: BlobId| layer.blobs.contains_key(&blob);
-    cut(txn, row, layer.cut_at..u64::MAX, now, keep)?;
+    cut(txn, row, layer.cut_at..u64::MAX, now)?;
     // Nothing is stored at or above this, which spares new files and plain appends every look at the store.
     let old_end = row.size.min(layer.cut_at);
     for run in layer.runs() {
-        lay_run(txn, row, run, old_end, now, keep)?;
+        lay_run(txn, row, run, old_end, now)?;
     }
     row.size = layer.size;
-    release(txn, now, layer.hidden.iter().copied(), |_| false)?;
+    release(txn, now, layer.hidden.iter().copied())?;
+    // After everything that was released: what the old content lost and the new one has is no garbage.
     adopt(txn, layer.blobs.values())
 }
 
 /// Removes content within `range`; what lies across an end of it is clipped. Blobs that lose their last extent
-/// become garbage unless `keep` says otherwise.
+/// become garbage.
 pub fn cut(
     txn: &mut dyn WriteTxn,
     row: &mut InodeRow,
     range: std::ops::Range<u64>,
     now: Timestamp,
-    keep: impl Fn(BlobId) -> bool,
 ) -> Result<(), OpError> {
     let (from, to) = (range.start, range.end.min(row.size));
     let (mut at, mut limit) = (from, FIRST_PAGE);
@@ -50,7 +49,7 @@ pub fn cut(
         for extent in &within {
             row.allocated -= cut_extent(txn, row, extent, from, to)?;
         }
-        release(txn, now, within.iter().filter_map(|e| e.blob), &keep)?;
+        release(txn, now, within.iter().filter_map(|e| e.blob))?;
         match within.last() {
             Some(last) if !is_last => at = last.end(),
             _ => break,
@@ -87,13 +86,12 @@ fn lay_run(
     run: &[Extent],
     old_end: u64,
     now: Timestamp,
-    keep: impl Fn(BlobId) -> bool,
 ) -> Result<(), OpError> {
     let (Some(first), Some(last)) = (run.first(), run.last()) else {
         return Ok(());
     };
     let (from, to) = (first.offset, last.end());
-    cut(txn, row, from..to.min(old_end), now, keep)?;
+    cut(txn, row, from..to.min(old_end), now)?;
     let mut extents = join(run);
     row.allocated += extents.iter().map(|e| e.length).sum::<u64>();
     if let Some(first) = extents.first_mut().filter(|e| e.offset == from && from > 0 && from <= old_end) {
@@ -115,17 +113,16 @@ fn lay_run(
     Ok(())
 }
 
-/// Puts those blobs on the garbage list that no extent refers to any more and that `keep` does not claim.
+/// Puts those blobs on the garbage list that no extent refers to any more.
 pub fn release(
     txn: &mut dyn WriteTxn,
     now: Timestamp,
     blobs: impl Iterator<Item = BlobRef>,
-    keep: impl Fn(BlobId) -> bool,
 ) -> Result<(), OpError> {
     let mut last = None;
     for blob in blobs {
         // Extents of one blob tend to be neighbours.
-        if last.replace(blob.id) == Some(blob.id) || keep(blob.id) || txn.blob_in_use(blob.id)? {
+        if last.replace(blob.id) == Some(blob.id) || txn.blob_in_use(blob.id)? {
             continue;
         }
         txn.put_garbage(&GarbageRow { blob: blob.id, length: blob.length, since: now })?;

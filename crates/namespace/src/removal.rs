@@ -100,5 +100,5 @@ fn delete_extents(
     for extent in extents {
         txn.delete_extent(ino, extent.offset)?;
     }
-    content::release(txn, context.now, extents.iter().filter_map(|extent| extent.blob), |_| false)
+    content::release(txn, context.now, extents.iter().filter_map(|extent| extent.blob))
 }

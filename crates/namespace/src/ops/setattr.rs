@@ -53,7 +53,7 @@ fn check(row: &InodeRow, changes: &AttrChanges) -> Result<(), OpError> {
 }
 
 fn truncate(txn: &mut dyn WriteTxn, row: &mut InodeRow, size: u64, now: Timestamp) -> Result<(), OpError> {
-    content::cut(txn, row, size..u64::MAX, now, |_| false)?;
+    content::cut(txn, row, size..u64::MAX, now)?;
     if size != row.size {
         row.md5 = None;
     }

@@ -132,7 +132,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20))]
+    #![proptest_config(ProptestConfig::with_cases(25))]
     #[test]
     fn every_sequence_keeps_the_invariants_in_sqlite(
         steps in proptest::collection::vec(some_step(), 1..50),
