@@ -13,7 +13,8 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends fuse3 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin dfs \
+    && groupadd --system --gid 10001 dfs \
+    && useradd --system --uid 10001 --gid dfs --home-dir /data --shell /usr/sbin/nologin dfs \
     && install -d -o dfs -g dfs /data \
     && install -d /mnt/dfs
 COPY --from=build /out/ /usr/local/bin/
