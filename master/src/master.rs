@@ -78,7 +78,8 @@ impl Master {
         Master::with_store(config, store).await
     }
 
-    async fn with_store(config: Config, store: Store) -> anyhow::Result<Arc<Master>> {
+    /// A master on tables that are open already.
+    pub async fn with_store(config: Config, store: Store) -> anyhow::Result<Arc<Master>> {
         let now = wall_time(&config);
         let identity = store.write(Durability::Disk, move |txn| {
             dfs_namespace::initialise(txn, now)?;

@@ -396,7 +396,7 @@ async fn cluster_op(master: &Arc<Master>, caller: Caller, op: ClusterOp) -> Call
             Ok(MetaReply::Done)
         }
         ClusterOp::BadCopy { blob, node, problem } => {
-            master.cluster.bad_copy(blob, node, problem);
+            master.cluster.bad_copy(blob, node, problem).await?;
             Ok(MetaReply::Done)
         }
         ClusterOp::Members { volume, failed } => {

@@ -1,5 +1,8 @@
 //! `/files` of a master with real storage nodes.
 
+// Helpers are no test functions to clippy; a failed unwrap is a failed test here.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use dfs_master::SharedClock;
@@ -286,8 +289,10 @@ async fn without_nodes_a_put_fails_in_json_and_leaves_nothing() {
     let mut h = Harness::start().await;
     let started = std::time::Instant::now();
     let answer = request(h.at, "PUT", "/files/f", &[], b"x").await;
-    assert_eq!((answer.status, answer.error().code), (503, ErrorCode::NoNodes), "{answer:?}");
-    assert!(started.elapsed().as_secs() < 60);
+    // It waits a while for a node: either the time is up, or the last try says why.
+    assert!(matches!(answer.error().code, ErrorCode::NoNodes | ErrorCode::Timeout), "{answer:?}");
+    assert!([503, 504].contains(&answer.status));
+    assert!(started.elapsed().as_secs() < 20);
     assert_eq!(h.status().await.files, 0);
     h.stop().await;
 }

@@ -1,5 +1,8 @@
 //! The master behind a real listener, with nodes that only talk.
 
+// Helpers are no test functions to clippy; a failed unwrap is a failed test here.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use dfs_proto::event::EventLine;
@@ -402,12 +405,17 @@ async fn bad_copies_are_repaired_and_hearsay_kills_nobody() {
     let (a, b, session, volume) = with_file(&h).await;
     let claimed = h.claim_until(|c| c.order.volume == volume).await;
     h.finish(&claimed, Seq(5)).await;
-    let key = BlobKey(1);
+    // The key of the file's blob; others are nobody's, and their reports are passed over.
+    let layout: dfs_proto::status::LayoutReply = h.get("/v1/files-layout/report.txt").await.json();
+    let key = layout.extents[0].blob.unwrap().id.key;
     let report = |node: NodeId, problem| {
         MetaOp::Cluster(ClusterOp::BadCopy { blob: BlobId { volume, key }, node, problem })
     };
     h.call(Some(session), 0, report(a.id(), CopyProblem::Unreachable)).await.unwrap();
     h.call(Some(session), 0, report(NodeId(99), CopyProblem::Damaged)).await.unwrap();
+    let nobodys = BlobId { volume, key: BlobKey(key.0 + 1) };
+    let missing = ClusterOp::BadCopy { blob: nobodys, node: b.id(), problem: CopyProblem::Missing };
+    h.call(Some(session), 0, MetaOp::Cluster(missing)).await.unwrap();
     let status = h.status().await;
     assert_eq!(status.replication.bad_blobs, 0);
     assert!(status.nodes.iter().all(|n| n.info.state == NodeState::Live));

@@ -31,19 +31,27 @@ const TOKEN_LIFE_MS: u64 = 600_000;
 
 /// Deletes a batch of garbage; returns how many blobs it looked at.
 pub async fn collect_garbage(master: &Master, nodes: &Arc<dyn NodeClient>) -> Result<usize, WireError> {
-    let clock = &*master.config.clock.0;
-    let before = timestamp(clock.wall_ms().saturating_sub(master.config.garbage_grace_ms));
+    let before = timestamp(master.config.clock.0.wall_ms().saturating_sub(master.config.garbage_grace_ms));
+    let result = delete_batch(master, nodes, before).await;
+    master.condemned.lock().clear();
+    result
+}
+
+async fn delete_batch(
+    master: &Master,
+    nodes: &Arc<dyn NodeClient>,
+    before: Timestamp,
+) -> Result<usize, WireError> {
     let blobs = condemn(master, before).await?;
     if blobs.is_empty() {
         return Ok(0);
     }
-    let looked_at = blobs.len();
     let holders = master.cluster.holders(&blobs);
-    let token = delete_token(&master.cluster, clock.wall_ms());
+    let wall_ms = master.config.clock.0.wall_ms();
+    let token = delete_token(&master.cluster, wall_ms);
     let failed = tell(nodes, &holders, &token).await;
-    let result = settle(master, &blobs, &holders, &failed, timestamp(clock.wall_ms())).await;
-    master.condemned.lock().clear();
-    result.map(|()| looked_at)
+    settle(master, &blobs, &holders, &failed, timestamp(wall_ms)).await?;
+    Ok(blobs.len())
 }
 
 /// Takes the oldest garbage that nothing refers to, and marks it so that nothing will.
@@ -173,4 +181,180 @@ async fn settle(
 fn timestamp(wall_ms: u64) -> Timestamp {
     let since_1970 = Duration::from_millis(wall_ms);
     Timestamp { secs: since_1970.as_secs() as i64, nanos: since_1970.subsec_nanos() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, SharedClock};
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use dfs_client::{ClientError, FetchedBlob, PutBlob};
+    use dfs_metastore::Store;
+    use dfs_proto::blob::{CheckReply, CopyStatus, DeleteReply, PullReply, PullRequest};
+    use dfs_proto::node::RegisterRequest;
+    use dfs_proto::{BlobRef, ErrorCode, Extent, Ino, Md5, PutAck, Seq};
+    use dfs_service::ManualClock;
+    use parking_lot::Mutex;
+
+    const GRACE_MS: u64 = 1_000;
+
+    /// Nodes that delete, or refuse to, and note what they were told.
+    #[derive(Default)]
+    struct Nodes {
+        refusing: Mutex<HashSet<String>>,
+        told: Mutex<Vec<(String, BlobId)>>,
+    }
+
+    #[async_trait]
+    impl NodeClient for Nodes {
+        async fn delete(&self, url: &str, blobs: &[BlobId], _: &str) -> Result<DeleteReply, ClientError> {
+            if self.refusing.lock().contains(url) {
+                return Err(ClientError::local(ErrorCode::Unavailable, "no"));
+            }
+            self.told.lock().extend(blobs.iter().map(|blob| (url.to_owned(), *blob)));
+            Ok(DeleteReply { deleted: blobs.len() as u64, absent: 0 })
+        }
+        async fn put(&self, _: &str, _: BlobId, _: PutBlob) -> Result<PutAck, ClientError> {
+            unreachable!("garbage is deleted, nothing else")
+        }
+        async fn get(&self, _: &str, _: BlobId) -> Result<FetchedBlob, ClientError> {
+            unreachable!("garbage is deleted, nothing else")
+        }
+        async fn get_chunks(
+            &self,
+            _: &str,
+            _: BlobId,
+            _: std::ops::Range<u32>,
+        ) -> Result<FetchedBlob, ClientError> {
+            unreachable!("garbage is deleted, nothing else")
+        }
+        async fn pull(
+            &self,
+            _: &str,
+            _: VolumeId,
+            _: &PullRequest,
+            _: &str,
+        ) -> Result<PullReply, ClientError> {
+            unreachable!("garbage is deleted, nothing else")
+        }
+        async fn sync(&self, _: &str, _: VolumeId, _: Seq, _: &str) -> Result<CopyStatus, ClientError> {
+            unreachable!("garbage is deleted, nothing else")
+        }
+        async fn repair(&self, _: &str, _: BlobId, _: &str, _: &str) -> Result<(), ClientError> {
+            unreachable!("garbage is deleted, nothing else")
+        }
+        async fn check(&self, _: &str, _: BlobId) -> Result<CheckReply, ClientError> {
+            unreachable!("garbage is deleted, nothing else")
+        }
+        async fn log(&self, _: &str, _: VolumeId, _: Seq, _: u64) -> Result<(Seq, Bytes), ClientError> {
+            unreachable!("garbage is deleted, nothing else")
+        }
+        async fn record(&self, _: &str, _: BlobId) -> Result<Bytes, ClientError> {
+            unreachable!("garbage is deleted, nothing else")
+        }
+    }
+
+    struct Scene {
+        master: Arc<Master>,
+        clock: Arc<ManualClock>,
+        nodes: Arc<Nodes>,
+        volume: VolumeId,
+    }
+
+    /// Two nodes with a volume on both.
+    async fn scene() -> Scene {
+        let clock = Arc::new(ManualClock::default());
+        clock.advance_ms(1_000_000);
+        let mut config = Config::new("/nowhere");
+        config.clock = SharedClock(clock.clone());
+        config.garbage_grace_ms = GRACE_MS;
+        let master = Master::with_store(config, Store::in_memory()).await.unwrap();
+        for uuid in ["a", "b"] {
+            let request = RegisterRequest {
+                uuid: uuid.into(),
+                incarnation: 1,
+                name: String::new(),
+                url: format!("http://{uuid}:1"),
+                zone: String::new(),
+                cluster: String::new(),
+                cluster_key: String::new(),
+                capacity_bytes: 1 << 40,
+                free_bytes: 1 << 40,
+                used_bytes: 0,
+                copies: Vec::new(),
+            };
+            master.cluster.register(request, None).await.unwrap();
+        }
+        master.cluster.sweep().await.unwrap();
+        let volume = master.cluster.grants(1, &[]).await.unwrap()[0].volume.clone();
+        assert_eq!(volume.copies.len(), 2);
+        Scene { master, clock, nodes: Arc::default(), volume: volume.id }
+    }
+
+    impl Scene {
+        async fn throw_away(&self, key: u64) -> BlobId {
+            let blob = BlobId { volume: self.volume, key: BlobKey(key) };
+            let since = timestamp(self.clock.wall_ms());
+            let row = GarbageRow { blob, length: 1, since };
+            let put = self.master.store.write(Durability::Process, move |txn| txn.put_garbage(&row));
+            put.await.map_err(from_store).unwrap();
+            blob
+        }
+
+        async fn collect(&self) -> usize {
+            let nodes: Arc<dyn NodeClient> = self.nodes.clone();
+            collect_garbage(&self.master, &nodes).await.unwrap()
+        }
+
+        async fn left(&self) -> usize {
+            let all = Timestamp { secs: i64::MAX, nanos: 0 };
+            self.master.store.read(move |txn| txn.garbage(all, 100)).await.map_err(from_store).unwrap().len()
+        }
+    }
+
+    use dfs_service::Clock;
+
+    #[tokio::test]
+    async fn garbage_waits_for_its_grace_and_goes_when_every_holder_has_confirmed() {
+        let s = scene().await;
+        let blob = s.throw_away(1).await;
+        assert_eq!(s.collect().await, 0);
+        s.clock.advance_ms(GRACE_MS + 1);
+        assert_eq!(s.collect().await, 1);
+        let mut told = s.nodes.told.lock().clone();
+        told.sort();
+        assert_eq!(told, [("http://a:1".to_owned(), blob), ("http://b:1".to_owned(), blob)]);
+        assert_eq!(s.left().await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_holder_that_does_not_confirm_is_told_again_and_holds_up_nobody() {
+        let s = scene().await;
+        s.nodes.refusing.lock().insert("http://b:1".into());
+        s.throw_away(1).await;
+        s.clock.advance_ms(GRACE_MS + 1);
+        assert_eq!(s.collect().await, 1);
+        assert_eq!(s.left().await, 1);
+        assert_eq!(s.collect().await, 0);
+        s.nodes.refusing.lock().clear();
+        s.clock.advance_ms(GRACE_MS + 1);
+        assert_eq!(s.collect().await, 1);
+        assert_eq!(s.left().await, 0);
+        assert!(s.master.condemned.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_is_referred_to_again_is_kept() {
+        let s = scene().await;
+        let id = s.throw_away(1).await;
+        let blob = Some(BlobRef { id, seq: Seq(1), length: 1, md5: Md5([0; 16]) });
+        let extent = Extent { offset: 0, length: 1, blob, blob_offset: 0 };
+        let put = s.master.store.write(Durability::Process, move |txn| txn.put_extent(Ino(9), &extent));
+        put.await.map_err(from_store).unwrap();
+        s.clock.advance_ms(GRACE_MS + 1);
+        assert_eq!(s.collect().await, 0);
+        assert_eq!(*s.nodes.told.lock(), []);
+        assert_eq!(s.left().await, 0);
+    }
 }

@@ -102,7 +102,7 @@ impl OrderBook {
         true
     }
 
-    /// A blob that nothing refers to any more needs no repair.
+    /// Blobs that nothing refers to any more need no repair.
     pub fn forget_blobs(&mut self, is_gone: impl Fn(BlobId) -> bool) {
         self.repairs.retain(|(blob, _), _| !is_gone(*blob));
     }
@@ -247,11 +247,16 @@ impl State {
                 self.orders.repairs.remove(&(blob, target));
             }
             (OrderOutcome::Done { seq, .. }, None) => {
-                self.orders.forget_target(volume, target);
-                if let Some(view) = self.view(volume, now_ms) {
-                    self.raise_copy(volume, target, (*seq).min(view.needed()), now_ms);
-                    self.look_at(volume, now_ms);
+                let Some(view) = self.view(volume, now_ms) else { return };
+                self.raise_copy(volume, target, (*seq).min(view.needed()), now_ms);
+                match order.task {
+                    // Done, and yet not there: whatever the reason, at once again would be for ever again.
+                    OrderTask::CatchUp(want) if *seq < want => {
+                        self.postpone(order, now_ms + patience.order_ms);
+                    }
+                    _ => self.orders.forget_target(volume, target),
                 }
+                self.look_at(volume, now_ms);
             }
             (OrderOutcome::Dead { .. }, _) => self.postpone(order, now_ms + patience.pause_ms),
         }
@@ -401,6 +406,18 @@ mod tests {
         let orders = take(&mut s, 0);
         s.finish(&orders[0], &done(u64::MAX), 0, PATIENCE);
         assert_eq!(s.volumes[&VOLUME].members[1].seq, Seq(3));
+    }
+
+    #[test]
+    fn an_order_that_is_done_without_getting_there_is_not_repeated_at_once() {
+        let mut s = state();
+        s.note_commit(VOLUME, Seq(3), None, 0);
+        let orders = take(&mut s, 0);
+        s.finish(&orders[0], &done(2), 0, PATIENCE);
+        assert_eq!(s.volumes[&VOLUME].members[1].seq, Seq(2));
+        assert_eq!(take(&mut s, 99), []);
+        s.look_at_all(100);
+        assert_eq!(take(&mut s, 100).len(), 1);
     }
 
     #[test]

@@ -59,13 +59,13 @@ impl Cluster {
             plan_registration(&mut state, row, &request, per_node, now_ms, &mut rand::rng())
         };
         self.commit(&turn, changes).await?;
-        drop(turn);
-
         let reply = {
             let mut state = self.state.lock();
             note_registration(&mut state, id, &request, now_ms);
             self.register_reply(&state, id)
         };
+        // Not before: a sweep in between would take the new volumes for those of another incarnation.
+        drop(turn);
         log::info!(
             "{} (node {id}) registered with {} copies and {} MiB free; it appends to {} volumes",
             reply.name,

@@ -5,11 +5,14 @@ use crate::cluster::placement::pick_members;
 use crate::cluster::repair_choice::VolumeView;
 use crate::cluster::state::{Change, State, Volume};
 use crate::cluster::{Cluster, KEY_STEP, orders::TOKEN_LIFE_MS};
+use crate::error::from_store;
 use dfs_metastore::CopyRow;
 use dfs_proto::limits::{GRANT_KEYS, GRANTS_MAX};
 use dfs_proto::meta::{CopyProblem, Members, Space};
 use dfs_proto::order::FinishRequest;
-use dfs_proto::{BlobId, BlobKey, BlobRef, ErrorCode, Grant, NodeId, NodeState, Seq, VolumeId, WireError};
+use dfs_proto::{
+    BlobId, BlobKey, BlobRef, ErrorCode, Grant, NodeId, NodeState, OrderOutcome, Seq, VolumeId, WireError,
+};
 use dfs_service::{Capability, Rights};
 
 /// How long a client uses a grant, ms.
@@ -113,21 +116,29 @@ impl Cluster {
     }
 
     /// A client could not read, or not believe, a copy. That a node does not answer is hearsay: heartbeats
-    /// decide about nodes.
-    pub fn bad_copy(&self, blob: BlobId, node: NodeId, problem: CopyProblem) {
+    /// decide about nodes. A blob that nothing refers to may well be missing.
+    pub async fn bad_copy(&self, blob: BlobId, node: NodeId, problem: CopyProblem) -> Result<(), WireError> {
         if problem == CopyProblem::Unreachable {
             log::debug!("a client cannot reach node {node} for blob {blob}");
-            return;
+            return Ok(());
+        }
+        if !self.is_in_use(blob).await? {
+            return Ok(());
         }
         {
             let mut state = self.state.lock();
             if !state.volumes.get(&blob.volume).is_some_and(|v| v.has_member(node)) {
-                return;
+                return Ok(());
             }
             log::warn!("blob {blob} on node {node} is {problem:?}, says a reader; it will be repaired");
             state.orders.want_repair(blob, node);
         }
         self.wanted.notify_one();
+        Ok(())
+    }
+
+    async fn is_in_use(&self, blob: BlobId) -> Result<bool, WireError> {
+        self.store.read(move |txn| txn.blob_in_use(blob)).await.map_err(from_store)
     }
 
     /// Room in the cluster, but for the number of inodes.
@@ -167,11 +178,19 @@ impl Cluster {
     }
 
     /// What a replicator says has become of an order.
-    pub fn finish(&self, request: &FinishRequest) {
+    pub async fn finish(&self, request: &FinishRequest) -> Result<(), WireError> {
         let now_ms = self.now_ms();
         let patience = self.patience();
         self.state.lock().finish(&request.order, &request.outcome, now_ms, patience);
         self.wanted.notify_one();
+        // A repair that was given up may have been for a blob that is gone by now.
+        match (request.order.repaired_blob(), &request.outcome) {
+            (Some(blob), OrderOutcome::Dead { .. }) if !self.is_in_use(blob).await? => {
+                self.state.lock().orders.forget_blobs(|other| other == blob);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 

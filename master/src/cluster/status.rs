@@ -4,7 +4,8 @@ use crate::cluster::Cluster;
 use crate::cluster::state::State;
 use dfs_proto::node::NodeStatus;
 use dfs_proto::status::ReplicationStatus;
-use dfs_proto::{NodeState, Seq};
+use dfs_proto::{NodeId, NodeState, Seq};
+use std::collections::BTreeMap;
 
 /// Counts for a status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,18 +21,18 @@ impl Cluster {
     pub fn node_statuses(&self) -> Vec<NodeStatus> {
         let now_ms = self.now_ms();
         let state = self.state.lock();
-        let mut statuses: Vec<NodeStatus> =
-            state.nodes.keys().filter_map(|id| node_status(&state, *id, now_ms)).collect();
+        let status = |id: &NodeId| Some((*id, node_status(&state, *id, now_ms)?));
+        let mut statuses: BTreeMap<NodeId, NodeStatus> = state.nodes.keys().filter_map(status).collect();
         for (id, volume) in &state.volumes {
             let needed = state.view(*id, now_ms).map(|v| v.needed()).unwrap_or_default();
             for member in &volume.members {
-                if let Some(status) = statuses.iter_mut().find(|s| s.info.id == member.node) {
+                if let Some(status) = statuses.get_mut(&member.node) {
                     status.volumes += 1;
                     status.copies_behind += u64::from(member.seq < needed);
                 }
             }
         }
-        statuses
+        statuses.into_values().collect()
     }
 
     /// Numbers of volumes.
@@ -77,7 +78,7 @@ impl Cluster {
     }
 }
 
-fn node_status(state: &State, id: dfs_proto::NodeId, now_ms: u64) -> Option<NodeStatus> {
+fn node_status(state: &State, id: NodeId, now_ms: u64) -> Option<NodeStatus> {
     let node = state.nodes.get(&id)?;
     Some(NodeStatus {
         info: state.node_info(id, now_ms)?,

@@ -28,7 +28,10 @@ pub async fn settle(
 }
 
 /// `POST /v1/orders/finish`
-pub async fn finish(services: web::Data<Services>, body: web::Json<FinishRequest>) -> HttpResponse {
-    services.master.cluster.finish(&body);
-    HttpResponse::NoContent().finish()
+pub async fn finish(
+    services: web::Data<Services>,
+    body: web::Json<FinishRequest>,
+) -> Result<HttpResponse, HttpError> {
+    services.master.cluster.finish(&body).await?;
+    Ok(HttpResponse::NoContent().finish())
 }
