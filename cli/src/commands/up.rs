@@ -109,24 +109,36 @@ fn tell(cluster: &Cluster, replicas: u32, mount: Option<&Path>, out: Output) -> 
         output::counted(cluster.node_count() as u64, "storage node", "storage nodes"),
         output::counted(u64::from(replicas), "copy", "copies"),
         output::table(&rows, &[]),
-        usage(master, mount),
+        usage(master, mount, &programs()),
     ))
 }
 
-/// What to type in another terminal.
-fn usage(master: &str, mount: Option<&Path>) -> String {
+/// The folder to type before names of programs: that of this one when it was called by a path, none when it
+/// was found by its name.
+fn programs() -> PathBuf {
+    let called_by_path = std::env::args_os().next().is_some_and(|arg| arg.to_string_lossy().contains('/'));
+    let folder = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
+    folder.filter(|_| called_by_path).unwrap_or_default()
+}
+
+/// What to type in another terminal, with programs that are in the folder `programs`.
+fn usage(master: &str, mount: Option<&Path>, programs: &Path) -> String {
     let address = master.strip_prefix("http://").unwrap_or(master);
-    let option = match address {
-        "127.0.0.1:8820" => String::new(),
-        _ => format!(" --master {address}"),
-    };
+    let mut dfs = programs.join("dfs").display().to_string();
+    if address != "127.0.0.1:8820" {
+        dfs += &format!(" --master {address}");
+    }
     let mut lines = vec!["In another terminal:".to_owned()];
     match mount {
         Some(dir) => lines.push(format!("  cp FILE {0}/ && ls -l {0}", dir.display())),
-        None => lines.push(format!("  dfs-mount DIRECTORY --master {address}")),
+        None => {
+            let dfs_mount = programs.join("dfs-mount");
+            lines.push(format!("  {} DIRECTORY --master {address}", dfs_mount.display()));
+        }
     }
-    lines.push(format!("  dfs{option} put FILE && dfs{option} ls -l"));
-    lines.push(format!("  dfs{option} status"));
+    lines.push(format!("  {dfs} put FILE"));
+    lines.push(format!("  {dfs} ls -l"));
+    lines.push(format!("  {dfs} status"));
     lines.push(format!("  curl -T FILE {master}/files/"));
     lines.join("\n")
 }
@@ -137,9 +149,10 @@ mod tests {
 
     #[test]
     fn what_is_printed_can_be_typed() {
-        assert!(usage("http://127.0.0.1:8820", None).contains("\n  dfs put FILE && dfs ls -l\n"));
-        let elsewhere = usage("http://10.0.0.1:9", Some(Path::new("/mnt/dfs")));
-        assert!(elsewhere.contains("dfs --master 10.0.0.1:9 status"), "{elsewhere}");
+        let here = usage("http://127.0.0.1:8820", None, Path::new(""));
+        assert!(here.contains("\n  dfs put FILE\n  dfs ls -l\n"), "{here}");
+        let elsewhere = usage("http://10.0.0.1:9", Some(Path::new("/mnt/dfs")), Path::new("/opt/dfs"));
+        assert!(elsewhere.contains("/opt/dfs/dfs --master 10.0.0.1:9 status"), "{elsewhere}");
         assert!(elsewhere.contains("cp FILE /mnt/dfs/ && ls -l /mnt/dfs"), "{elsewhere}");
     }
 }
