@@ -15,6 +15,10 @@ use tokio::time::Instant;
 /// Grants held at a time.
 const HELD_MAX: usize = 128;
 
+/// Grants are renewed after this at the latest, so that a node that has just joined gets its share within
+/// seconds. Older ones serve while the master is away.
+const FRESH_MAX: Duration = Duration::from_secs(3);
+
 /// After a failed refill in the background the next one waits so long.
 const REFILL_PAUSE_MS: u64 = 1000;
 
@@ -137,7 +141,9 @@ impl Hand {
 
     fn pick(&mut self, avoid: &[NodeId], now: Instant, rng: &mut impl rand::Rng) -> Option<Place> {
         self.grants.retain(|h| now < h.expires);
-        let fit = |h: &Held| !avoid.contains(&h.primary.id);
+        let welcome = |h: &Held| !avoid.contains(&h.primary.id);
+        let any_fresh = self.grants.iter().any(|h| welcome(h) && now < h.fresh_until);
+        let fit = |h: &Held| welcome(h) && (!any_fresh || now < h.fresh_until);
         let choices = self.grants.iter().filter(|h| fit(h)).count();
         if choices == 0 {
             return None;
@@ -172,7 +178,7 @@ impl Held {
             next_key: grant.first_key.0,
             end_key,
             token: grant.token.into(),
-            fresh_until: now + ttl * 3 / 4,
+            fresh_until: now + (ttl * 3 / 4).min(FRESH_MAX),
             expires: now + ttl,
         })
     }
@@ -244,6 +250,22 @@ mod tests {
         let later = now + Duration::from_millis(1000);
         assert!(hand.pick(&[NodeId(2)], later, &mut rng).is_none());
         assert_eq!(hand.pick(&[], later, &mut rng).unwrap().primary.id, NodeId(2));
+    }
+
+    #[test]
+    fn a_node_that_joins_is_used_once_grants_are_renewed_and_old_grants_serve_until_then() {
+        let now = Instant::now();
+        let mut hand = Hand::default();
+        hand.add(vec![grant(1, 1, 100, 300_000)], now);
+        let later = now + FRESH_MAX;
+        assert!(hand.runs_low(later));
+        let mut rng = StdRng::seed_from_u64(1);
+        assert_eq!(hand.pick(&[], later, &mut rng).unwrap().primary.id, NodeId(1));
+        hand.add(vec![grant(2, 2, 100, 300_000)], later);
+        for _ in 0..20 {
+            assert_eq!(hand.pick(&[], later, &mut rng).unwrap().primary.id, NodeId(2));
+        }
+        assert_eq!(hand.pick(&[NodeId(2)], later, &mut rng).unwrap().primary.id, NodeId(1));
     }
 
     #[test]
