@@ -3,9 +3,14 @@
 use bytes::Bytes;
 use dfs_client::{ClientError, DataClient};
 use dfs_proto::{BlobId, BlobRef};
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use std::sync::Arc;
+
+/// Share of the cache for blobs that were asked for again. The rest is for those that were read ahead and have
+/// not been asked for: with the library's default it would be smaller than one blob, and with more than one
+/// shard so would each shard.
+const HOT_SHARE: f64 = 0.5;
 
 #[derive(Clone)]
 struct Length;
@@ -25,8 +30,16 @@ pub(crate) struct BlobCache {
 
 impl BlobCache {
     pub fn new(bytes_max: usize, data: Arc<dyn DataClient>) -> BlobCache {
-        let blobs_about = (bytes_max / (64 << 10)).max(16);
-        BlobCache { blobs: Cache::with_weighter(blobs_about, bytes_max as u64, Length), data }
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity((bytes_max / (64 << 10)).max(16))
+            .weight_capacity(bytes_max as u64)
+            .shards(1)
+            .hot_allocation(HOT_SHARE)
+            .build()
+            .expect("every option that has no default is given");
+        let blobs =
+            Cache::with_options(options, Length, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        BlobCache { blobs, data }
     }
 
     /// The whole blob, fetched if it is not here.

@@ -221,3 +221,14 @@ async fn without_the_stream_of_changes_the_kernel_may_keep_nothing() {
     vfs.on_reset();
     assert!(!vfs.kernel_ttl().is_zero());
 }
+
+#[tokio::test]
+async fn regression_each_blob_of_a_file_read_in_order_is_fetched_once() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.mount(VfsConfig::default()), cluster.mount(VfsConfig::default()));
+    let blobs = 20;
+    let large = vec![3; blobs * BLOB_BYTES_MAX];
+    store(&a, "large", &large).await;
+    assert!(content(&b, "large").await.unwrap() == large);
+    assert_eq!(cluster.gets.load(Ordering::SeqCst), blobs);
+}
