@@ -60,11 +60,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Log levels where `DFS_LOG` does not set them: a running cluster tells what it does, the rest only
+    /// Log level where `DFS_LOG` does not set any: a running cluster tells what it does, the rest only
     /// what went wrong on the way.
-    pub(crate) fn log_levels(&self) -> &'static str {
+    pub(crate) fn log_level(&self) -> &'static str {
         match self {
-            Command::Up(_) => "info,actix_server=warn,actix_web=warn",
+            Command::Up(_) => "info",
             _ => "warn",
         }
     }
