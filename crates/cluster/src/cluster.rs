@@ -6,6 +6,7 @@ use crate::wait::wait_for;
 use anyhow::{Context, ensure};
 use dfs_client::MasterClient;
 use dfs_proto::NodeState;
+use dfs_proto::limits::BLOB_BYTES_MAX;
 use dfs_service::Running;
 use std::fs::{File, TryLockError};
 use std::net::{SocketAddr, TcpListener};
@@ -209,6 +210,10 @@ impl Cluster {
         let mut config = dfs_storagenode::Config::new(self.master.url.clone(), node.data.clone());
         config.name = node.name.clone();
         config.advertise = Some(node.service.url.clone());
+        // Nodes in one process share the memory that one node would have.
+        let sharing = self.config.nodes.max(1);
+        config.put_bytes_max = (config.put_bytes_max / sharing).max(2 * BLOB_BYTES_MAX);
+        config.get_bytes_max = (config.get_bytes_max / sharing).max(2 * BLOB_BYTES_MAX);
         let running = dfs_storagenode::start(config, listener)
             .await
             .with_context(|| format!("cannot start the storage node {}", node.name))?;
