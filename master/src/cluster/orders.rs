@@ -70,7 +70,8 @@ impl Issued {
     }
 
     fn pushed(want: Seq, before: Option<&Issued>, now_ms: u64, patience: Patience) -> Issued {
-        let tries = before.map_or(0, |b| b.tries + 1);
+        // What the queue did not take, or a replicator gave back, says nothing about orders being lost.
+        let tries = before.map_or(0, |b| b.tries + u32::from(b.pushed));
         let wait = patience.order_ms << tries.min(PATIENCE_DOUBLINGS_MAX);
         Issued { want, pushed: true, look_again_ms: now_ms + wait, tries }
     }
@@ -373,6 +374,24 @@ mod tests {
         assert_eq!(take(&mut s, 1_009), []);
         s.look_at_all(1_010);
         assert_eq!(take(&mut s, 1_010).len(), 1);
+    }
+
+    #[test]
+    fn regression_an_outage_of_the_queue_does_not_use_up_the_patience_with_an_order() {
+        let mut s = state();
+        s.note_commit(VOLUME, Seq(3), None, 0);
+        for now_ms in (0..100).step_by(10) {
+            s.look_at_all(now_ms);
+            let orders = take(&mut s, now_ms);
+            assert_eq!(orders.len(), 1, "at {now_ms}");
+            s.not_pushed(&orders, now_ms, PATIENCE);
+        }
+        s.look_at_all(100);
+        assert_eq!(take(&mut s, 100).len(), 1);
+        // The queue took it, and lost it.
+        s.orders.queue_lost_some = true;
+        s.look_at_all(200);
+        assert_eq!(take(&mut s, 200).len(), 1);
     }
 
     #[test]
