@@ -5,7 +5,7 @@ use dfs_client::{
     Blobs, BlobsConfig, ClientError, DataClient, HttpNodes, MasterClient, MetaClient, Session, checksum,
     files,
 };
-use dfs_proto::meta::{Collision, ReadOp};
+use dfs_proto::meta::{Collision, ReadOp, WriteOp};
 use dfs_proto::{Attr, CollisionPolicy, ErrorCode, Ino, Md5, MetaOp, MetaReply, Name};
 use futures_util::{TryStreamExt, stream};
 use std::sync::Arc;
@@ -41,13 +41,33 @@ impl Client {
 
     /// Stores a file in the root directory, beside what has the name.
     pub async fn put(&self, name: &str, content: Vec<u8>) -> Result<files::Uploaded, ClientError> {
+        self.upload(name, content, CollisionPolicy::Rename).await
+    }
+
+    /// Stores a file in the root directory, in the place of what has the name.
+    pub async fn replace(&self, name: &str, content: Vec<u8>) -> Result<files::Uploaded, ClientError> {
+        self.upload(name, content, CollisionPolicy::Replace).await
+    }
+
+    /// Removes a file of the root directory.
+    pub async fn remove(&self, name: &str) -> Result<(), ClientError> {
+        let unlink = WriteOp::Unlink { parent: Ino::ROOT, name: Name::try_from(name)? };
+        self.session.call(MetaOp::Write(unlink)).await.map(drop)
+    }
+
+    async fn upload(
+        &self,
+        name: &str,
+        content: Vec<u8>,
+        policy: CollisionPolicy,
+    ) -> Result<files::Uploaded, ClientError> {
         let target = files::Target {
             parent: Ino::ROOT,
             name: Name::try_from(name)?,
             mode: 0o644,
             uid: 0,
             gid: 0,
-            collision: Collision::Explicit(CollisionPolicy::Rename),
+            collision: Collision::Explicit(policy),
             expected_md5: Some(checksum::md5(&content)),
             expected_bytes: Some(content.len() as u64),
         };

@@ -15,9 +15,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Flags of the master: what takes seconds in a data centre takes less here, but not so little that a busy
-/// machine looks like a dead one.
-const MASTER_FLAGS: [&str; 8] =
-    ["--heartbeat-ms", "250", "--suspect-after-ms", "1500", "--dead-after-ms", "4000", "--sweep-ms", "250"];
+/// machine looks like a dead one. Garbage goes soon, so that what goes by mistake is missed.
+const MASTER_FLAGS: [(&str, &str); 5] = [
+    ("--heartbeat-ms", "250"),
+    ("--suspect-after-ms", "1500"),
+    ("--dead-after-ms", "4000"),
+    ("--sweep-ms", "250"),
+    ("--garbage-grace-ms", "1000"),
+];
 
 /// Tries to start a server at a port that somebody else may get first.
 const PORT_TRIES: usize = 5;
@@ -97,7 +102,7 @@ impl Fleet {
         let data = path.join("master");
         let (master, master_url) = start_server("master", path, |listen| {
             let mut args = vec!["--data", path_text(&data), "--listen", listen];
-            args.extend(MASTER_FLAGS);
+            args.extend(MASTER_FLAGS.iter().flat_map(|(flag, value)| [*flag, *value]));
             args.extend(redis_url.iter().flat_map(|url| ["--redis", url]));
             Program::built("master", "dfs-master", &args)
         })

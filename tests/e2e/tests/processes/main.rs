@@ -10,5 +10,6 @@ mod many_clients;
 mod memory;
 mod names;
 mod nodes_lost;
+mod storm;
 mod writers;
 mod wrong_requests;

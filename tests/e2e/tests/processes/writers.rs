@@ -1,10 +1,13 @@
 //! Clients that write all the time and remember what was acknowledged.
 
+use dfs_client::checksum::md5;
 use dfs_e2e::{Client, Fleet, Http, PATIENCE, noise, wait_for};
 use dfs_proto::Md5;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// Clients with sessions.
@@ -13,15 +16,23 @@ const SESSIONS: usize = 3;
 /// Clients of the gateway.
 const GATEWAY_CLIENTS: usize = 1;
 
+/// So many changes the writers may be ahead of what is waited for: enough to be busy through a fault, few
+/// enough for every file to be read in the end.
+const AHEAD: usize = 200;
+
+/// A client of the gateway that was refused goes on after this.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
 /// What the writers of one test have in common.
-#[derive(Default)]
 struct Shared {
+    /// One for each change that may be begun.
+    budget: Semaphore,
     acknowledged: Mutex<BTreeMap<String, Md5>>,
     count: AtomicUsize,
     stop: AtomicBool,
 }
 
-/// Several clients that write files until they are told to stop.
+/// Several clients that store, replace and remove files until they are told to stop.
 pub struct Writers {
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
@@ -31,7 +42,12 @@ impl Writers {
     /// Starts them. Those with a session have to succeed whatever happens to the servers; those of the
     /// gateway may see errors and go on with another file.
     pub async fn start(fleet: &Fleet) -> Writers {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            budget: Semaphore::new(AHEAD),
+            acknowledged: Mutex::default(),
+            count: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+        });
         let mut tasks = JoinSet::new();
         for i in 0..SESSIONS {
             tasks.spawn(with_session(fleet.client().await, i, shared.clone()));
@@ -42,10 +58,11 @@ impl Writers {
         Writers { shared, tasks }
     }
 
-    /// Waits until so many more files have been acknowledged.
+    /// Waits until so many more changes have been acknowledged.
     pub async fn more(&mut self, count: usize) {
         let goal = self.shared.count.load(Ordering::Relaxed) + count;
-        wait_for(&format!("{goal} acknowledged files"), PATIENCE, async || {
+        self.shared.budget.add_permits(count);
+        wait_for(&format!("{goal} acknowledged changes"), PATIENCE, async || {
             if let Some(ended) = self.tasks.try_join_next() {
                 panic!("a writer has ended: {ended:?}");
             }
@@ -58,6 +75,7 @@ impl Writers {
     /// Lets them finish; returns what was acknowledged, by name.
     pub async fn finish(mut self) -> BTreeMap<String, Md5> {
         self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.budget.close();
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
@@ -66,14 +84,28 @@ impl Writers {
 }
 
 impl Shared {
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    /// Waits until another change may be begun; false when it is time to end.
+    async fn another(&self) -> bool {
+        match self.budget.acquire().await {
+            Ok(permit) => permit.forget(),
+            Err(_) => return false,
+        }
+        !self.stop.load(Ordering::Relaxed)
     }
 
-    fn acknowledge(&self, name: String, content: &[u8]) {
-        let md5 = dfs_client::checksum::md5(content);
-        let before = self.acknowledged.lock().unwrap().insert(name.clone(), md5);
+    fn stored(&self, name: String, content: &[u8]) {
+        let before = self.acknowledged.lock().unwrap().insert(name.clone(), md5(content));
         assert_eq!(before, None, "{name} was acknowledged twice");
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn replaced(&self, name: String, content: &[u8]) {
+        self.acknowledged.lock().unwrap().insert(name, md5(content));
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn removed(&self, name: &str) {
+        self.acknowledged.lock().unwrap().remove(name);
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -84,46 +116,82 @@ fn content(writer: usize, n: usize) -> Vec<u8> {
     noise(seed, 1 + (seed.wrapping_mul(7919) % (256 << 10)) as usize)
 }
 
+/// Stores, replaces and removes files of its own; every operation has to succeed.
 async fn with_session(client: Client, i: usize, shared: Arc<Shared>) {
+    let name = |n: usize| format!("session{i}-{n}.bin");
     for n in 0.. {
-        if shared.stopped() {
+        if !shared.another().await {
             return;
         }
         let content = content(i, n);
-        let name = format!("session{i}-{n}.bin");
-        let stored = client.put(&name, content.clone()).await;
-        let stored = stored.unwrap_or_else(|e| panic!("{name} could not be stored: {e}"));
-        assert!(!stored.renamed, "{name} was there already");
-        shared.acknowledge(name, &content);
+        match n % 6 {
+            4 => {
+                let name = name(n - 1);
+                let stored = client.replace(&name, content.clone()).await;
+                let stored = stored.unwrap_or_else(|e| panic!("{name} could not be replaced: {e}"));
+                assert!(!stored.renamed, "{name} was replaced by {}", stored.name);
+                shared.replaced(name, &content);
+            }
+            5 => {
+                let name = name(n - 3);
+                client.remove(&name).await.unwrap_or_else(|e| panic!("{name} could not be removed: {e}"));
+                shared.removed(&name);
+            }
+            _ => {
+                let name = name(n);
+                let stored = client.put(&name, content.clone()).await;
+                let stored = stored.unwrap_or_else(|e| panic!("{name} could not be stored: {e}"));
+                assert!(!stored.renamed, "{name} was there already");
+                shared.stored(name, &content);
+            }
+        }
     }
 }
 
 async fn through_gateway(http: Http, i: usize, shared: Arc<Shared>) {
     for n in 0.. {
-        if shared.stopped() {
+        if !shared.another().await {
             return;
         }
         let content = content(SESSIONS + i, n);
         let name = format!("gateway{i}-{n}.bin");
         match http.put(&format!("/files/{name}"), &content).await {
-            Ok(answer) if answer.status == 201 => shared.acknowledge(name, &content),
+            Ok(answer) if answer.status == 201 => shared.stored(name, &content),
             // The master is away, or cannot reach a node just now.
-            Ok(answer) if answer.status >= 500 => drop(answer.error()),
-            Err(_) => tokio::task::yield_now().await,
-            Ok(other) => panic!("{name}: {other:?}"),
+            Ok(answer) if answer.status < 500 => panic!("{name}: {answer:?}"),
+            refused => {
+                refused.into_iter().for_each(|answer| drop(answer.error()));
+                shared.budget.add_permits(1);
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
         }
     }
 }
 
-/// Insists that every file is there with its content, and on all of its nodes in the end.
+/// Insists that every file is there with its content, on all of its nodes in the end, and that no other file
+/// of theirs is.
 pub async fn nothing_is_lost(fleet: &Fleet, acknowledged: &BTreeMap<String, Md5>) {
     let client = fleet.client().await;
     for (name, md5) in acknowledged {
         let got = client.read_md5(name).await.unwrap_or_else(|e| panic!("{name} is lost: {e}"));
         assert_eq!(got, *md5, "{name} has another content");
     }
+    let listing = fleet.http().get("/files/?limit=4096").await.unwrap().json();
+    assert!(listing["next"].is_null(), "more files than one page");
+    let entries = listing["entries"].as_array().unwrap();
+    let names: BTreeSet<&str> = entries.iter().map(|e| e["name"].as_str().unwrap()).collect();
+    // An answer of the gateway may have been lost, and its file kept.
+    let theirs = |name: &&str| name.starts_with("session");
+    let expected = acknowledged.keys().map(String::as_str).filter(theirs).collect::<BTreeSet<_>>();
+    assert_eq!(names.into_iter().filter(theirs).collect::<BTreeSet<_>>(), expected);
+
     fleet.wait_replicated().await;
     for name in acknowledged.keys() {
         fleet.wait_whole(name).await;
+    }
+    // Once more: garbage has been taken away by now, and nothing else.
+    for (name, md5) in acknowledged {
+        let got = client.read_md5(name).await.unwrap_or_else(|e| panic!("{name} is lost later: {e}"));
+        assert_eq!(got, *md5, "{name} has another content later");
     }
 }
