@@ -24,6 +24,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
+    dfs_service::memory::give_back_large_buffers();
     dfs_service::logging::init_with(args.command.log_level());
     let json = args.json;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

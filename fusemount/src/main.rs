@@ -18,6 +18,7 @@ fn main() -> std::process::ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.config()?;
     let ready = if args.foreground { None } else { Some(daemon::split_off(&args.log_file())?) };
+    dfs_service::memory::give_back_large_buffers();
     dfs_service::logging::init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config, ready))

@@ -77,6 +77,7 @@ impl Args {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    dfs_service::memory::give_back_large_buffers();
     dfs_service::logging::init();
     let listener = std::net::TcpListener::bind(&args.listen)
         .with_context(|| format!("cannot listen at {}", args.listen))?;

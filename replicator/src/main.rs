@@ -28,6 +28,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    dfs_service::memory::give_back_large_buffers();
     dfs_service::logging::init();
     let mut config = Config::new(arguments.master);
     config.redis = arguments.redis;

@@ -42,6 +42,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    dfs_service::memory::give_back_large_buffers();
     dfs_service::logging::init();
     let arguments = Arguments::parse();
     let advertise = match &arguments.advertise {

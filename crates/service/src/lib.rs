@@ -10,6 +10,7 @@ pub mod clock;
 pub mod durable;
 pub mod http;
 pub mod logging;
+pub mod memory;
 pub mod process;
 pub mod running;
 

@@ -27,7 +27,8 @@ impl Bed {
 
     pub fn with(change: impl FnOnce(&mut ClusterConfig)) -> Bed {
         dfs_service::logging::init();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mut config = ClusterConfig::for_tests(dir.path().join("data"));
         change(&mut config);
@@ -86,7 +87,12 @@ impl Drop for Bed {
 pub fn sh(line: &str, args: &[&Path]) -> String {
     let output = sh_output(line, args);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "`{line}` {args:?} failed: {}{}", text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "`{line}` {args:?} failed: {}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     text(&output.stdout)
 }
 
@@ -115,15 +121,19 @@ pub fn wait_for(what: &str, mut done: impl FnMut() -> Result<(), String>) {
     loop {
         match done() {
             Ok(()) => return,
-            Err(state) => assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}; last: {state}"),
+            Err(state) => {
+                assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}; last: {state}")
+            }
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 pub fn list(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }

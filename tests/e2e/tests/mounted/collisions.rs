@@ -24,7 +24,14 @@ fn a_second_cp_goes_beside_and_leaves_the_first_as_it_was() {
         let after = fs::metadata(mount.join("dummy.txt")).unwrap();
         assert_eq!(
             (after.ino(), after.len(), after.mtime(), after.mtime_nsec(), after.ctime(), after.blocks()),
-            (before.ino(), before.len(), before.mtime(), before.mtime_nsec(), before.ctime(), before.blocks())
+            (
+                before.ino(),
+                before.len(),
+                before.mtime(),
+                before.mtime_nsec(),
+                before.ctime(),
+                before.blocks()
+            )
         );
     }
     let told = sh("getfattr --absolute-names --only-values -n user.dfs.stored_as \"$1\"/dummy.txt", &[&a]);
@@ -73,7 +80,8 @@ fn two_mounts_that_create_a_name_at_the_same_moment_both_keep_their_file() {
                 let barrier = barrier.clone();
                 std::thread::spawn(move || {
                     barrier.wait();
-                    fs::write(mount.join(format!("{round}.txt")), noise(round * 2 + i as u64, 10_000)).unwrap();
+                    fs::write(mount.join(format!("{round}.txt")), noise(round * 2 + i as u64, 10_000))
+                        .unwrap();
                 })
             })
             .collect();
@@ -88,7 +96,11 @@ fn two_mounts_that_create_a_name_at_the_same_moment_both_keep_their_file() {
                     got.push(fs::read(mount.join(name)).map_err(|e| e.to_string())?);
                 }
                 got.sort();
-                if got == expected { Ok(()) } else { Err("the contents are not the two that were written".into()) }
+                if got == expected {
+                    Ok(())
+                } else {
+                    Err("the contents are not the two that were written".into())
+                }
             });
         }
     }
@@ -109,7 +121,11 @@ fn with_replace_a_second_cp_overwrites() {
     let before = fs::metadata(a.join("dummy.txt")).unwrap().ino();
     sh("echo third > \"$1\"/dummy.txt; echo fourth >> \"$1\"/dummy.txt", &[&a]);
     assert_eq!(fs::read_to_string(a.join("dummy.txt")).unwrap(), "third\nfourth\n");
-    assert_eq!(fs::metadata(a.join("dummy.txt")).unwrap().ino(), before, "it is the same file, as POSIX has it");
+    assert_eq!(
+        fs::metadata(a.join("dummy.txt")).unwrap().ino(),
+        before,
+        "it is the same file, as POSIX has it"
+    );
 }
 
 #[test]
@@ -127,7 +143,10 @@ fn the_rule_of_a_directory_is_set_by_an_attribute_and_inherited() {
 fn edits_in_place_are_edits_under_either_rule() {
     let mut bed = Bed::new();
     let a = bed.mount();
-    sh("echo one > \"$1\"/f; echo two >> \"$1\"/f; sed -i s/one/ONE/ \"$1\"/f; truncate -s 5 \"$1\"/f", &[&a]);
+    sh(
+        "echo one > \"$1\"/f; echo two >> \"$1\"/f; sed -i s/one/ONE/ \"$1\"/f; truncate -s 5 \"$1\"/f",
+        &[&a],
+    );
     assert_eq!(list(&a), ["f"]);
     assert_eq!(fs::read_to_string(a.join("f")).unwrap(), "ONE\nt");
 }

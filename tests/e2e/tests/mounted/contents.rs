@@ -29,7 +29,10 @@ fn a_new_file_is_seen_by_others_when_it_is_closed_even_if_the_shell_redirects() 
     let mut bed = Bed::new();
     let (a, b) = (bed.mount(), bed.mount());
     // The shell opens the file, duplicates the descriptor and closes the first one before the commands run.
-    sh("{ test ! -e \"$2\"/f || exit 1; echo one; test ! -e \"$2\"/f || exit 1; echo two; } > \"$1\"/f", &[&a, &b]);
+    sh(
+        "{ test ! -e \"$2\"/f || exit 1; echo one; test ! -e \"$2\"/f || exit 1; echo two; } > \"$1\"/f",
+        &[&a, &b],
+    );
     assert_eq!(fs::read_to_string(b.join("f")).unwrap(), "one\ntwo\n");
 }
 
@@ -175,7 +178,8 @@ fn mapped_files_are_written_back() {
     let (a, b) = (bed.mount(), bed.mount());
     fs::write(a.join("m"), vec![0; 8192]).unwrap();
     let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),0)\nm[5000:5005]=b'hello'\nm.flush()\nm.close()\nf.close()";
-    let output = std::process::Command::new("python3").arg("-c").arg(script).arg(a.join("m")).output().unwrap();
+    let output =
+        std::process::Command::new("python3").arg("-c").arg(script).arg(a.join("m")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(&fs::read(b.join("m")).unwrap()[4999..5006], b"\0hello\0");
 }
@@ -196,7 +200,7 @@ fn df_shows_the_room_of_the_nodes_divided_by_the_copies() {
 fn what_an_application_left_open_is_saved_when_a_mount_ends() {
     let mut bed = Bed::new();
     let a = bed.mount();
-    let mut file = OpenOptions::new().create(true).write(true).mode(0o600).open(a.join("open")).unwrap();
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(a.join("open")).unwrap();
     file.write_all(&noise(9, 6 << 20)).unwrap();
     // The file is open throughout: a lazy unmount that saves first.
     let unmounting = std::thread::spawn(move || {
