@@ -78,3 +78,22 @@ async fn copies_are_made_after_redis_was_emptied_during_writes() {
     assert!(answer.starts_with("+OK"), "{answer}");
     nothing_is_lost(&fleet, &writers.finish().await).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_programs_end_when_they_are_told_to_and_come_back_with_everything() {
+    let mut fleet = Fleet::start(Setup::default()).await;
+    let mut writers = Writers::start(&fleet).await;
+    writers.more(FILES).await;
+    let acknowledged = writers.finish().await;
+    for process in fleet.replicators.iter_mut().chain(fleet.nodes.iter_mut().map(|node| &mut node.process)) {
+        process.terminate();
+    }
+    fleet.master.terminate();
+    fleet.restart_master().await;
+    for i in 0..fleet.nodes.len() {
+        fleet.restart_node(i).await;
+    }
+    fleet.replicators[0].restart();
+    fleet.wait_live(3).await;
+    nothing_is_lost(&fleet, &acknowledged).await;
+}

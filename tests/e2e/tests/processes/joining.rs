@@ -16,6 +16,7 @@ async fn a_node_that_joins_during_writes_takes_its_share_within_seconds() {
     let joined = Instant::now();
     let url = fleet.nodes[new].url.clone();
     wait_for("the new node to have data", SECONDS_LATER, async || {
+        writers.more(10).await;
         let nodes = fleet.status().await?.nodes;
         match nodes.iter().find(|node| node.info.url == url) {
             Some(node) if node.used_bytes > 1_000_000 => Ok(()),

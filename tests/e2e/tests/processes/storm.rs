@@ -69,6 +69,7 @@ async fn nothing_acknowledged_is_lost_in_a_storm_of_kills_and_hangs() {
     let setup = Setup { nodes: 4, replicators: 2, redis: RedisUse::Forgetful };
     let mut fleet = Fleet::start(setup).await;
     let mut writers = Writers::start(&fleet).await;
+    writers.add_program(fleet.mount().await);
     writers.more(CHANGES).await;
     for n in 0..FAULTS {
         let victim = match rng.random_range(0..8) {
@@ -83,5 +84,7 @@ async fn nothing_acknowledged_is_lost_in_a_storm_of_kills_and_hangs() {
         strike(&mut fleet, victim, fault, length).await;
         writers.more(CHANGES).await;
     }
-    nothing_is_lost(&fleet, &writers.finish().await).await;
+    let acknowledged = writers.finish().await;
+    fleet.unmount(0);
+    nothing_is_lost(&fleet, &acknowledged).await;
 }
