@@ -8,6 +8,7 @@ use dfs_vfs::{Vfs, VfsConfig};
 use fuser::{Config, MountOption, SessionACL};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,9 @@ use tokio::sync::watch;
 
 /// How long the mount waits for the kernel to be done with it after a lazy unmount.
 const DETACH_WAIT: Duration = Duration::from_secs(10);
+
+/// How far the kernel reads ahead of a sequential reader, KiB: one blob.
+const READ_AHEAD_KIB: usize = dfs_proto::limits::BLOB_BYTES_MAX >> 10;
 
 /// Settings of a mount.
 #[derive(Clone, Debug)]
@@ -75,6 +79,7 @@ pub async fn mount(config: MountConfig) -> anyhow::Result<Mounted> {
             .await?
             .with_context(|| format!("cannot mount at {}", mountpoint.display()))?
     };
+    raise_read_ahead(&mountpoint).await;
     vfs.set_kernel(Arc::new(KernelNotes::start(background.notifier())?));
     let events = session.subscribe(vfs.clone());
     let (end, ended) = watch::channel(false);
@@ -86,6 +91,24 @@ pub async fn mount(config: MountConfig) -> anyhow::Result<Mounted> {
     })?;
     log::info!("{} is mounted at {}", config.master, mountpoint.display());
     Ok(Mounted { mountpoint, vfs, session, ended, _events: events })
+}
+
+/// Lets the kernel read ahead further than the 128 KiB that it offers a FUSE mount by itself: with requests of
+/// 1 MiB, several at a time, a sequential reader waits for fewer wake-ups. Needs root; without it the mount
+/// goes on with what the kernel offers.
+async fn raise_read_ahead(mountpoint: &Path) {
+    let path = mountpoint.to_owned();
+    let raised = tokio::task::spawn_blocking(move || {
+        let device = std::fs::metadata(&path)?.dev();
+        let (major, minor) = (libc::major(device), libc::minor(device));
+        std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), READ_AHEAD_KIB.to_string())
+    })
+    .await;
+    match raised {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => log::debug!("the kernel's read-ahead stays as it is: {e}"),
+        Err(e) => log::warn!("the kernel's read-ahead stays as it is: {e}"),
+    }
 }
 
 fn check_mountpoint(path: &Path) -> anyhow::Result<PathBuf> {
