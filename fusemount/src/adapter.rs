@@ -329,18 +329,19 @@ impl Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _: WriteFlags,
+        flags: WriteFlags,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let mapped = flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let _in_runtime = self.runtime.enter();
-        match self.vfs.try_write(fh(handle), offset, data) {
+        match self.vfs.try_write(fh(handle), offset, data, mapped) {
             Some(Ok(written)) => reply.written(written),
             Some(Err(e)) => reply.error(errno("write", &e)),
             None => {
                 let data = Bytes::copy_from_slice(data);
-                answer!(self, reply, "write", |vfs| vfs.write(fh(handle), offset, &data), |r, n| r
+                answer!(self, reply, "write", |vfs| vfs.write(fh(handle), offset, &data, mapped), |r, n| r
                     .written(n));
             }
         }
@@ -348,7 +349,7 @@ impl Filesystem for Adapter {
 
     fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         let pid = request.pid();
-        let others_open = move |n: &Name| descriptors::has_open(pid, n);
+        let others_open = move |n: &Name, inode| descriptors::has_open(pid, n, inode);
         answer!(self, reply, "close", |vfs| vfs.flush(fh(handle), others_open), |r, ()| r.ok());
     }
 

@@ -26,8 +26,7 @@ pub(crate) struct KernelNotes {
 }
 
 impl KernelNotes {
-    /// Starts the thread; it ends when this is dropped. What waits in the channel is bounded by what the
-    /// kernel has cached: the caches are asked to drop what they have, not what there is.
+    /// Starts the thread; it ends when this is dropped. Notes are left only for what the kernel may have.
     pub fn start(notifier: Notifier) -> std::io::Result<KernelNotes> {
         let (notes, waiting) = mpsc::channel();
         std::thread::Builder::new().name("dfs-notify".into()).spawn(move || run(&notifier, &waiting))?;

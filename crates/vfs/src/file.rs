@@ -1,5 +1,6 @@
 //! A file that is open here, or has content that is not published yet.
 
+use crate::VfsError;
 use crate::layer::{BlobSlice, Layer, Written, base_of};
 use crate::range_map::{Piece, RangeMap};
 use crate::staging::Buffer;
@@ -52,6 +53,10 @@ pub(crate) struct FileState {
     pub pins: u32,
     /// The content version that is known to be on the disks of enough nodes.
     pub durable_version: Option<Version>,
+    /// How often others have been heard to change it: an answer that was under way meanwhile is old.
+    pub changes: u64,
+    /// The commit that makes the file got no answer, and may have been carried out.
+    pub maybe_made: bool,
     /// The file is known to have no `security.capability`: the kernel asks for it with every write.
     pub no_capability: bool,
 }
@@ -80,6 +85,8 @@ impl File {
             opens: 0,
             pins: 0,
             durable_version: None,
+            changes: 0,
+            maybe_made: false,
             no_capability: is_new,
             origin,
             attr,
@@ -119,9 +126,15 @@ impl FileState {
         self.dirty.dirty || self.in_flight.is_some()
     }
 
+    /// Whether it is open and the master may not have it noted: it was published by an open handle, or the
+    /// session that noted it may be over.
+    pub fn needs_pin(&self) -> bool {
+        self.opens > 0 && (self.pins == 0 || self.stale) && matches!(self.origin, Origin::Published)
+    }
+
     /// Whether anybody still needs it here.
     pub fn in_use(&self) -> bool {
-        self.opens > 0 || (self.is_dirty() && !matches!(self.origin, Origin::Dropped))
+        self.opens > 0
     }
 
     /// Attributes as applications see them.
@@ -140,42 +153,102 @@ impl FileState {
         attr
     }
 
-    /// Takes over what the master says of the file. Changes made here stay on top.
-    pub fn refresh(&mut self, attr: Attr, extents: Option<ExtentPage>) {
+    /// Takes over an answer of the master, if nothing later has been taken over meanwhile. Changes made here
+    /// stay on top. `changes_before` is [`FileState::changes`] from before the question.
+    pub fn refresh(
+        &mut self,
+        attr: Attr,
+        extents: Option<ExtentPage>,
+        changes_before: u64,
+    ) -> Result<(), VfsError> {
+        let fits = extents.is_some() || attr.version == self.attr.version;
+        if attr.version < self.attr.version || !fits {
+            self.stale |= attr.version > self.attr.version;
+            return Ok(());
+        }
         if let Some(page) = extents {
             self.base = RangeMap::default();
             self.base_known_to = 0;
-            self.add_extents(&page);
+            self.add_extents(&page)?;
         }
         self.set_attr(attr);
-        self.stale = false;
+        self.stale = self.changes != changes_before;
         self.no_capability = false;
+        Ok(())
+    }
+
+    /// The content version that the base is of, if any of it is known.
+    pub fn base_version(&self) -> Option<Version> {
+        (self.base_known_to > 0).then_some(self.attr.version)
+    }
+
+    /// Notes that somebody else has changed the file.
+    pub fn changed_elsewhere(&mut self) {
+        if matches!(self.origin, Origin::Published) {
+            self.changes += 1;
+            self.stale = true;
+        }
+    }
+
+    /// The published content is not what is known here.
+    pub fn forget_base(&mut self) {
+        self.base = RangeMap::default();
+        self.base_known_to = 0;
+        self.stale = true;
     }
 
     /// Takes over attributes; the size is what the changes made here leave of the published one.
     pub fn set_attr(&mut self, attr: Attr) {
         self.attr = attr;
+        if self.in_flight.is_none() {
+            self.dirty.move_append(self.attr.size);
+        }
         let mut size = self.attr.size;
         for layer in self.in_flight.iter().chain([&self.dirty]) {
             if layer.truncate_to.is_some() {
                 // The layer's own idea of the size holds, and that is what `size` was made of.
                 return;
             }
-            if let Some(last) = layer.pieces.iter().last() {
-                size = size.max(last.end());
-            }
+            size = size.max(layer.pieces.end());
         }
         self.size = size;
     }
 
     /// Adds a page of extents that follows what is known.
-    pub fn add_extents(&mut self, page: &ExtentPage) {
-        base_of(&page.extents, &mut self.base);
+    pub fn add_extents(&mut self, page: &ExtentPage) -> Result<(), VfsError> {
+        base_of(&page.extents, &mut self.base)?;
         self.base_known_to = match page.extents.last() {
             _ if page.end => u64::MAX,
             Some(last) => last.end(),
             None => u64::MAX,
         };
+        Ok(())
+    }
+
+    /// Where the next write with O_APPEND goes: on from those that wait to be published, so that they can be
+    /// moved as one when the file has grown elsewhere.
+    pub fn append_at(&self) -> u64 {
+        match self.dirty.append_from {
+            Some(_) => self.dirty.pieces.end(),
+            None => self.size,
+        }
+    }
+
+    /// Forgets changes that cannot be stored and that nobody can ask for any more; the file, if it existed
+    /// here only.
+    pub fn give_up(&mut self) -> Option<Create> {
+        self.tail = None;
+        self.dirty = Layer::default();
+        match std::mem::replace(&mut self.origin, Origin::Published) {
+            Origin::New(create) => {
+                self.origin = Origin::Dropped;
+                Some(create)
+            }
+            other => {
+                self.origin = other;
+                None
+            }
+        }
     }
 
     /// Puts written bytes in place; the caller has taken them from the budget. Returns how many of `data` the

@@ -3,6 +3,7 @@
 use crate::vfs::Vfs;
 use dfs_client::EventHandler;
 use dfs_proto::{Event, EventKind, Ino, Name};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The kernel's caches. Calls only hand the wish over: they must not wait for the kernel, which may be
@@ -19,8 +20,7 @@ pub trait KernelCaches: Send + Sync + 'static {
 impl Vfs {
     fn forget_everything(&self) {
         for file in self.files.lock().values() {
-            let mut state = file.lock();
-            state.stale = !matches!(state.origin, crate::file::Origin::New(_) | crate::file::Origin::Dropped);
+            file.lock().changed_elsewhere();
         }
         self.data.forget_placement();
         let Some(kernel) = self.kernel.get() else { return };
@@ -32,12 +32,20 @@ impl Vfs {
         }
     }
 
-    fn content_changed(&self, ino: Ino) {
+    fn file_changed(&self, ino: Ino) {
         if let Some(file) = self.files.lock().get(&ino) {
-            let mut state = file.lock();
-            state.stale |= matches!(state.origin, crate::file::Origin::Published);
+            file.lock().changed_elsewhere();
         }
-        if let Some(kernel) = self.kernel.get() {
+    }
+
+    /// The kernel, if it may have anything of the inode: most of what others change it has never seen.
+    fn kernel_that_knows(&self, ino: Ino) -> Option<&Arc<dyn KernelCaches>> {
+        self.kernel.get().filter(|_| ino == Ino::ROOT || self.names.is_known(ino))
+    }
+
+    fn content_changed(&self, ino: Ino) {
+        self.file_changed(ino);
+        if let Some(kernel) = self.kernel_that_knows(ino) {
             kernel.drop_pages(ino);
         }
     }
@@ -58,16 +66,13 @@ impl EventHandler for Vfs {
         match &event.kind {
             EventKind::Content(ino) => self.content_changed(*ino),
             EventKind::Attr(ino) => {
-                if let Some(file) = self.files.lock().get(ino) {
-                    let mut state = file.lock();
-                    state.stale |= matches!(state.origin, crate::file::Origin::Published);
-                }
-                if let Some(kernel) = self.kernel.get() {
+                self.file_changed(*ino);
+                if let Some(kernel) = self.kernel_that_knows(*ino) {
                     kernel.drop_attributes(*ino);
                 }
             }
             EventKind::Entry { parent, name } => {
-                if let Some(kernel) = self.kernel.get() {
+                if let Some(kernel) = self.kernel_that_knows(*parent) {
                     kernel.drop_entry(*parent, name);
                     kernel.drop_attributes(*parent);
                 }

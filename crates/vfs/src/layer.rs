@@ -1,5 +1,6 @@
 //! What was done to a file's content since it was last published.
 
+use crate::VfsError;
 use crate::range_map::{Piece, RangeMap, Source};
 use crate::staging::Buffer;
 use dfs_proto::meta::CommitSize;
@@ -89,7 +90,7 @@ impl Layer {
         if is_new || self.truncate_to.is_some() {
             CommitSize::Exactly(self.size)
         } else {
-            CommitSize::AtLeast(self.pieces.iter().last().map_or(0, |p| p.end()))
+            CommitSize::AtLeast(self.pieces.end())
         }
     }
 
@@ -110,6 +111,14 @@ impl Layer {
             }
         }
         buffers
+    }
+
+    /// Moves what was appended to the file's present end, `size`, where it will be published.
+    pub fn move_append(&mut self, size: u64) {
+        if let Some(from) = self.append_from.filter(|from| *from != size) {
+            self.pieces = std::mem::take(&mut self.pieces).moved(from, size);
+            self.append_from = Some(size);
+        }
     }
 
     /// Cuts the layer to `size` bytes.
@@ -137,15 +146,20 @@ impl Layer {
     }
 }
 
-/// The base map that these extents make.
-pub(crate) fn base_of(extents: &[Extent], map: &mut RangeMap<BlobSlice>) {
+/// Adds extents that the master told of to a base map; refuses those that cannot be.
+pub(crate) fn base_of(extents: &[Extent], map: &mut RangeMap<BlobSlice>) -> Result<(), VfsError> {
     for e in extents {
-        if let Some(blob) = e.blob {
-            map.insert(Piece {
-                offset: e.offset,
-                length: e.length,
-                source: BlobSlice { blob, at: e.blob_offset },
-            });
+        let Some(blob) = e.blob else { continue };
+        let end_in_blob = u64::from(e.blob_offset).checked_add(e.length);
+        let is_within = end_in_blob.is_some_and(|end| end <= u64::from(blob.length));
+        if !is_within || e.offset.checked_add(e.length).is_none() {
+            return Err(VfsError::OddAnswer("a request for extents"));
         }
+        map.insert(Piece {
+            offset: e.offset,
+            length: e.length,
+            source: BlobSlice { blob, at: e.blob_offset },
+        });
     }
+    Ok(())
 }

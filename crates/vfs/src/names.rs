@@ -61,6 +61,10 @@ impl Names {
         self.inner.lock().known.get(&ino).cloned()
     }
 
+    pub fn is_known(&self, ino: Ino) -> bool {
+        self.inner.lock().known.contains_key(&ino)
+    }
+
     /// Every inode that the kernel knows, with its last name.
     pub fn all_known(&self) -> Vec<(Ino, Ino, Option<Name>)> {
         self.inner.lock().known.iter().map(|(ino, k)| (*ino, k.parent, k.name.clone())).collect()

@@ -8,10 +8,14 @@ use crate::staging::Buffer;
 use crate::vfs::Vfs;
 use bytes::Bytes;
 use dfs_client::ClientError;
-use dfs_proto::meta::{Commit, CommitSize, Committed, Create, VolumeReach, WriteOp};
+use dfs_proto::meta::{Commit, Committed, Create, ReadOp, VolumeReach, WriteOp};
 use dfs_proto::{BlobOrigin, ErrorCode, Ino, MetaReply, Seq, VolumeId};
+use futures_util::stream::{self, StreamExt};
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Files published at the same time when all are.
+const SYNCED_AT_ONCE: usize = 16;
 
 impl Vfs {
     /// Sends a file's open buffer off, if it has one.
@@ -19,6 +23,30 @@ impl Vfs {
         let sealed = file.lock().seal_tail();
         if let Some(sealed) = sealed {
             self.start_upload(sealed);
+        }
+    }
+
+    /// Tries again what could not be stored, so that its bytes do not stand in the way of everybody's.
+    pub(crate) fn retry_failed_uploads(&self) {
+        let files: Vec<Arc<File>> = self.files.lock().values().cloned().collect();
+        for file in files {
+            let uploads: Vec<Upload> = {
+                let state = file.lock();
+                let version = state.attr.version;
+                let layers = state.in_flight.iter().chain([&state.dirty]);
+                let failed = |layer: &Layer| -> Vec<Upload> {
+                    let buffers = layer.buffers().into_iter();
+                    let retried = buffers.filter_map(|buffer| buffer.retry().map(|bytes| (buffer, bytes)));
+                    retried
+                        .map(|(buffer, bytes)| {
+                            let origin = layer.origin_of(&buffer, file.ino, version);
+                            Upload { buffer, bytes, origin }
+                        })
+                        .collect()
+                };
+                layers.flat_map(failed).collect()
+            };
+            uploads.into_iter().for_each(|upload| self.start_upload(upload));
         }
     }
 
@@ -60,7 +88,10 @@ impl Vfs {
     }
 
     async fn publish_layer(&self, file: &Arc<File>, layer: Layer, durable: bool) -> Result<(), VfsError> {
-        let result = self.store_and_commit(file, &layer, durable).await;
+        let result = match self.find_out_if_made(file).await {
+            Ok(()) => self.store_and_commit(file, &layer, durable).await,
+            Err(e) => Err(e),
+        };
         let mut state = file.lock();
         let mut layer = state.in_flight.take().unwrap_or(layer);
         match result {
@@ -72,12 +103,37 @@ impl Vfs {
                 Ok(())
             }
             Err(e) => {
+                state.maybe_made |= state.is_new() && is_outcome_unknown(&e);
                 let newer = std::mem::take(&mut state.dirty);
                 layer.absorb(newer);
                 state.dirty = layer;
                 Err(e)
             }
         }
+    }
+
+    /// A commit that got no answer may have made the file all the same; asking for it once more under a name
+    /// of its own would be refused for ever.
+    async fn find_out_if_made(&self, file: &Arc<File>) -> Result<(), VfsError> {
+        if !std::mem::take(&mut file.lock().maybe_made) {
+            return Ok(());
+        }
+        let attr = match self.read_op(ReadOp::GetAttr { ino: file.ino }).await {
+            Ok(MetaReply::Attr(attr)) => attr,
+            Err(e) if e.code() == ErrorCode::NotFound => return Ok(()),
+            Ok(_) => return Err(VfsError::OddAnswer("a getattr")),
+            Err(e) => {
+                file.lock().maybe_made = true;
+                return Err(e);
+            }
+        };
+        let mut state = file.lock();
+        if let Origin::New(create) = std::mem::replace(&mut state.origin, Origin::Published) {
+            self.names.remove_pending(create.parent, &create.name, file.ino);
+        }
+        state.forget_base();
+        state.set_attr(attr);
+        Ok(())
     }
 
     async fn store_and_commit(
@@ -136,7 +192,13 @@ impl Vfs {
 
     fn apply_commit(&self, ino: Ino, state: &mut FileState, layer: &Layer, committed: &Committed) {
         let before = state.attr.version;
-        let alone = state.is_new() || committed.attr.version == before.next();
+        // With nothing laid over it the base is still good if there is no other version, and of a version that
+        // somebody else made if there is one.
+        let alone = match layer.pieces.is_empty() {
+            _ if state.is_new() => true,
+            true => committed.attr.version == before,
+            false => committed.attr.version == before.next(),
+        };
         if let Origin::New(create) = std::mem::replace(&mut state.origin, Origin::Published) {
             self.name_is_published(ino, &create, committed);
         }
@@ -149,7 +211,10 @@ impl Vfs {
             }
             self.names.pages_moved(ino, before, committed.attr.version);
         } else {
-            state.stale = true;
+            state.forget_base();
+            if let Some(kernel) = self.kernel.get() {
+                kernel.drop_pages(ino);
+            }
         }
         state.set_attr(committed.attr.clone());
     }
@@ -175,28 +240,13 @@ impl Vfs {
             return Ok(());
         }
         self.load_all_extents(file).await?;
-        let reach = reach_of(file.lock().base.iter().map(|p| p.source.blob));
-        self.make_durable(reach).await?;
-        let (version, size, mtime) = {
+        let (version, reach) = {
             let state = file.lock();
-            (state.attr.version, state.attr.size, state.attr.mtime)
+            (state.attr.version, reach_of(state.base.iter().map(|p| p.source.blob)))
         };
-        // A commit that changes nothing, for the sake of the master's disk.
-        let commit = Commit {
-            ino: file.ino,
-            create: None,
-            truncate_to: None,
-            extents: Vec::new(),
-            size: CommitSize::AtLeast(size),
-            append_from: None,
-            mtime: Some(mtime),
-            md5: None,
-            durable: true,
-        };
-        let committed = self.commit(file, commit).await?;
-        let mut state = file.lock();
-        state.stale |= committed.attr.version != version;
-        state.durable_version = Some(version);
+        self.make_durable(reach).await?;
+        self.write_op(WriteOp::Sync).await?;
+        file.lock().durable_version = Some(version);
         Ok(())
     }
 
@@ -230,14 +280,12 @@ impl Vfs {
     pub async fn sync_all(&self) -> Vec<(Ino, VfsError)> {
         let dirty: Vec<Arc<File>> =
             self.files.lock().values().filter(|f| f.lock().is_dirty()).cloned().collect();
-        let mut lost = Vec::new();
-        for file in dirty {
-            match self.publish(&file, false).await {
-                Err(e) if !is_gone(&e) => lost.push((file.ino, e)),
-                _ => {}
-            }
-        }
-        lost
+        let publishing = dirty.into_iter().map(|file| async move {
+            let result = self.publish(&file, false).await;
+            result.err().filter(|e| !is_gone(e)).map(|e| (file.ino, e))
+        });
+        let results = stream::iter(publishing).buffer_unordered(SYNCED_AT_ONCE);
+        results.filter_map(|lost| async { lost }).collect().await
     }
 }
 
@@ -277,6 +325,11 @@ impl FileState {
 /// Whether the error only says that the file has been removed meanwhile, with which its content may go too.
 pub(crate) fn is_gone(e: &VfsError) -> bool {
     matches!(e, VfsError::Client(ClientError::Remote(w)) if matches!(w.code, ErrorCode::Stale))
+}
+
+/// Whether the operation may have been carried out although it failed here.
+fn is_outcome_unknown(e: &VfsError) -> bool {
+    matches!(e.code(), ErrorCode::Timeout | ErrorCode::Unreachable | ErrorCode::SessionExpired)
 }
 
 fn lay_over(base: &mut RangeMap<BlobSlice>, piece: &Piece<crate::layer::Written>) {

@@ -41,6 +41,17 @@ impl<S: Source> RangeMap<S> {
         self.pieces.is_empty()
     }
 
+    /// Where the last piece ends; 0 without one.
+    pub fn end(&self) -> u64 {
+        self.pieces.last_key_value().map_or(0, |(start, (length, _))| start + length)
+    }
+
+    /// The same pieces, with the byte at `from` moved to `to` and the rest with it.
+    pub fn moved(self, from: u64, to: u64) -> RangeMap<S> {
+        let pieces = self.pieces.into_iter();
+        RangeMap { pieces: pieces.map(|(start, piece)| (start - from + to, piece)).collect() }
+    }
+
     /// All pieces by offset.
     pub fn iter(&self) -> impl Iterator<Item = Piece<S>> + '_ {
         self.pieces.iter().map(|(offset, (length, source))| Piece {

@@ -73,9 +73,9 @@ impl Vfs {
     /// Asks the master for attributes and, if the content is another one by now, extents. The caller holds
     /// `file.publishing`.
     pub(crate) async fn revalidate(&self, file: &File) -> Result<(), VfsError> {
-        let known = {
+        let (known, changes) = {
             let state = file.lock();
-            (state.base_known_to > 0 || state.attr.size == 0).then_some(state.attr.version)
+            (state.base_version(), state.changes)
         };
         let MetaReply::Opened(opened) = self.read_op(ReadOp::Open { ino: file.ino, known }).await? else {
             return Err(VfsError::OddAnswer("an open"));
@@ -85,24 +85,22 @@ impl Vfs {
         }
         let mut state = file.lock();
         state.pins += 1;
-        state.refresh(opened.attr, opened.extents);
-        Ok(())
+        state.refresh(opened.attr, opened.extents, changes)
     }
 
     /// Fetches the next page of extents. The caller holds `file.publishing`.
     pub(crate) async fn fetch_extents(&self, file: &File) -> Result<(), VfsError> {
-        let (from, version) = {
-            let state = file.lock();
-            (state.base_known_to, state.attr.version)
-        };
+        let from = file.lock().base_known_to;
         let op = ReadOp::Extents { ino: file.ino, from, limit: EXTENT_PAGE_MAX };
         let MetaReply::Extents(page) = self.read_op(op).await? else {
             return Err(VfsError::OddAnswer("a request for extents"));
         };
         self.data.learn(&page.volumes);
-        if page.version == version {
-            file.lock().add_extents(&page);
-            return Ok(());
+        {
+            let mut state = file.lock();
+            if page.version == state.attr.version && state.base_known_to == from {
+                return state.add_extents(&page);
+            }
         }
         self.revalidate(file).await
     }

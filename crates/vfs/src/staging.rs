@@ -88,6 +88,10 @@ impl Buffer {
         })
     }
 
+    fn is_filling(&self) -> bool {
+        matches!(*self.progress.borrow(), Progress::Filling)
+    }
+
     /// Bytes that it still takes.
     pub fn room(&self) -> usize {
         match &*self.content.lock() {
@@ -212,6 +216,9 @@ impl Drop for Buffer {
     }
 }
 
+/// From this many entries on the queue of open buffers is gone through now and then.
+const TIDIED_AT: usize = 64;
+
 /// Files that have an open buffer, oldest first, so that a writer that finds no room can have the bytes of
 /// others sent off.
 #[derive(Default)]
@@ -223,8 +230,12 @@ impl OpenBuffers {
     pub fn add(&self, ino: Ino, buffer: &Arc<Buffer>) {
         let mut queue = self.queue.lock();
         // Entries of buffers that are gone or sealed go once they are at the front.
-        while queue.front().is_some_and(|(_, b)| b.upgrade().is_none_or(|b| b.room() == 0)) {
+        while queue.front().is_some_and(|(_, b)| b.upgrade().is_none_or(|b| !b.is_filling())) {
             queue.pop_front();
+        }
+        // One that stays open at the front must not keep what is behind it.
+        if queue.len() >= TIDIED_AT && queue.len().is_power_of_two() {
+            queue.retain(|(_, b)| b.upgrade().is_some_and(|b| b.is_filling()));
         }
         queue.push_back((ino, Arc::downgrade(buffer)));
     }

@@ -1,7 +1,7 @@
 //! The mount's state.
 
 use crate::cache::BlobCache;
-use crate::file::{File, Origin};
+use crate::file::{File, FileState, Origin};
 use crate::handle::Handles;
 use crate::inode_numbers::InodeNumbers;
 use crate::invalidate::KernelCaches;
@@ -94,13 +94,31 @@ impl Vfs {
         file.clone()
     }
 
-    /// Ends one open; forgets the file when nothing of it is left to do, and tells the master of the opens it
+    /// The file with one open more, if it is open or dirty here and `wanted` says so.
+    pub(crate) fn hold_if(&self, ino: Ino, wanted: impl FnOnce(&FileState) -> bool) -> Option<Arc<File>> {
+        let files = self.files.lock();
+        let file = files.get(&ino)?;
+        let mut state = file.lock();
+        if !wanted(&state) {
+            return None;
+        }
+        state.opens += 1;
+        Some(file.clone())
+    }
+
+    /// Ends one open. With the last one the file is forgotten here: changes that could not be published are
+    /// given up, because nobody is left who could ask for another try, and the master is told of the opens it
     /// had noted.
     pub(crate) fn let_go(&self, file: &Arc<File>) {
         let mut files = self.files.lock();
         let mut state = file.lock();
         state.opens = state.opens.saturating_sub(1);
         let pins = if state.opens == 0 { std::mem::take(&mut state.pins) } else { 0 };
+        if state.opens == 0
+            && let Some(create) = state.give_up()
+        {
+            self.names.remove_pending(create.parent, &create.name, file.ino);
+        }
         if !state.in_use() && files.get(&file.ino).is_some_and(|f| Arc::ptr_eq(f, file)) {
             files.remove(&file.ino);
         }

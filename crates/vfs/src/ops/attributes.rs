@@ -42,8 +42,12 @@ impl Vfs {
             // A writer whose writes go to another file keeps seeing the one it opened.
             return if handle.diverted_from.is_some() { self.getattr(ino).await } else { Ok(attr) };
         }
-        match self.file(ino) {
-            Some(file) => self.setattr_file(&file, changes, false).await,
+        match self.hold_if(ino, |_| true) {
+            Some(file) => {
+                let result = self.setattr_file(&file, changes, false).await;
+                self.let_go(&file);
+                result
+            }
             None => self.setattr_at_master(ino, changes).await,
         }
     }
@@ -68,8 +72,11 @@ impl Vfs {
             changes.size = None;
             file.lock().truncate(size);
         }
+        // A file that is being made just now takes them before or after that, never beside it.
+        let serial = if Vfs::is_published(file) { None } else { Some(file.publishing.lock().await) };
         let left = file.lock().take_local_changes(changes);
         let published = Vfs::is_published(file);
+        drop(serial);
         if published && left != AttrChanges::default() {
             self.setattr_at_master(file.ino, left).await?;
         }

@@ -63,7 +63,12 @@ impl Vfs {
         }
         let mut at = cookie.max(DOT_DOT);
         while at < PENDING {
-            self.load_page(&dir, &mut listing, at).await?;
+            match self.load_page(&dir, &mut listing, at).await {
+                Ok(()) => {}
+                // What has been filled in counts; the next call brings the error.
+                Err(_) if at > cookie => return Ok(()),
+                Err(e) => return Err(e),
+            }
             for entry in listing.page.iter().filter(|e| e.cookie.0 > at) {
                 let attr = self.overlaid(entry.attr.clone());
                 let name = entry.name.as_bytes().to_vec();

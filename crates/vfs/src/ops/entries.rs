@@ -2,7 +2,7 @@
 
 use super::Caller;
 use crate::VfsError;
-use crate::file::{File, Origin};
+use crate::file::{File, FileState, Origin};
 use crate::vfs::Vfs;
 use bytes::Bytes;
 use dfs_proto::meta::{Make, ReadOp, Removed, Rename, RenameMode, WriteOp};
@@ -145,7 +145,15 @@ impl Vfs {
                 return Ok(());
             }
             drop(serial);
+            // By now it has the name that the collision rule left it.
+            if let Some(stored_as) = self.names.stored_as(file.ino) {
+                return self.unlink_published(parent, &stored_as).await;
+            }
         }
+        self.unlink_published(parent, name).await
+    }
+
+    async fn unlink_published(&self, parent: Ino, name: &Name) -> Result<(), VfsError> {
         if let Some(ino) = self.open_target(parent, name).await? {
             self.pin(ino).await?;
         }
@@ -177,10 +185,7 @@ impl Vfs {
 
     /// The inode behind a name, if it is open here and the master has not been told so.
     async fn open_target(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, VfsError> {
-        let any_unpinned = self.files.lock().values().any(|f| {
-            let state = f.lock();
-            state.opens > 0 && state.pins == 0 && matches!(state.origin, Origin::Published)
-        });
+        let any_unpinned = self.files.lock().values().any(|f| f.lock().needs_pin());
         if !any_unpinned {
             return Ok(None);
         }
@@ -192,16 +197,12 @@ impl Vfs {
 
     /// Makes sure that the master keeps an open file's inode when its last name goes.
     async fn pin(&self, ino: Ino) -> Result<(), VfsError> {
-        let Some(file) = self.file(ino) else { return Ok(()) };
-        let wanted = {
-            let state = file.lock();
-            state.opens > 0 && state.pins == 0 && matches!(state.origin, Origin::Published)
-        };
-        if wanted {
-            let _serial = file.publishing.lock().await;
-            self.revalidate(&file).await?;
-        }
-        Ok(())
+        let Some(file) = self.hold_if(ino, FileState::needs_pin) else { return Ok(()) };
+        let serial = file.publishing.lock().await;
+        let pinned = self.revalidate(&file).await;
+        drop(serial);
+        self.let_go(&file);
+        pinned
     }
 
     pub(crate) fn note_removed(&self, removed: &Removed) {

@@ -19,6 +19,9 @@ use std::time::Duration;
 /// How long a writer waits for room among the staged bytes.
 const STAGING_WAIT: Duration = Duration::from_secs(60);
 
+/// How often a waiting writer has uploads tried again that had failed.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
 /// What a write of the sync kind could do with the bytes it was given.
 enum Staged {
     All,
@@ -41,12 +44,14 @@ impl Vfs {
             let node = NewNode { kind: FileKind::File, mode, rdev: 0, target: Bytes::new() };
             let attr = self.make(caller, parent, name, node).await?;
             let file = self.hold(&attr, Origin::Published);
-            file.lock().refresh(attr.clone(), None);
-            file.lock().base_known_to = u64::MAX;
+            let mut state = file.lock();
+            state.base_known_to = u64::MAX;
+            state.stale = false;
+            drop(state);
             return Ok(Created { attr, opened: self.handle_for(file, flags, None) });
         }
-        if let Some(file) = self.pending_file(parent, name) {
-            return self.open_pending(file, parent, name, flags);
+        if let Some(created) = self.open_pending(parent, name, flags) {
+            return Ok(created);
         }
         let create = Create {
             parent,
@@ -60,8 +65,7 @@ impl Vfs {
         if !self.names.add_pending(parent, name, file.ino) {
             // Another thread was faster; its file is the one that has the name.
             self.let_go_dropped(&file);
-            let winner = self.pending_file(parent, name).ok_or(VfsError::NameTaken)?;
-            return self.open_pending(winner, parent, name, flags);
+            return self.open_pending(parent, name, flags).ok_or(VfsError::NameTaken);
         }
         self.names.remember(file.ino, parent, name);
         let attr = file.lock().view();
@@ -97,31 +101,22 @@ impl Vfs {
         self.let_go(file);
     }
 
-    fn open_pending(
-        &self,
-        file: Arc<File>,
-        parent: Ino,
-        name: &Name,
-        flags: OpenFlags,
-    ) -> Result<Created, VfsError> {
-        let mut state = file.lock();
-        state.opens += 1;
+    /// Opens a file that exists here only, by its name.
+    fn open_pending(&self, parent: Ino, name: &Name, flags: OpenFlags) -> Option<Created> {
+        let ino = self.names.pending(parent, name)?;
+        let file = self.hold_if(ino, |state| state.is_new())?;
         if flags.truncate {
-            state.truncate(0);
+            file.lock().truncate(0);
         }
-        let attr = state.view();
-        drop(state);
+        let attr = file.lock().view();
         self.names.remember(file.ino, parent, name);
-        Ok(Created { attr, opened: self.handle_for(file, flags, None) })
+        Some(Created { attr, opened: self.handle_for(file, flags, None) })
     }
 
     fn handle_for(&self, file: Arc<File>, flags: OpenFlags, diverted_from: Option<(Ino, u32)>) -> OpenedFile {
-        let (version, dirty) = {
-            let state = file.lock();
-            (state.attr.version, state.is_dirty())
-        };
+        let version = file.lock().attr.version;
         let direct = diverted_from.is_some();
-        let keep_pages = !direct && (self.names.keep_pages(file.ino, version) || dirty);
+        let keep_pages = !direct && self.names.keep_pages(file.ino, version);
         let fh = self.handles.add_file(FileHandle {
             file,
             readable: flags.read,
@@ -138,14 +133,11 @@ impl Vfs {
     /// With O_TRUNC under the collision rule `rename` the file stays as it is and writes go to a new one
     /// beside it, which gets its name when it is published.
     pub async fn open(&self, caller: Caller, ino: Ino, flags: OpenFlags) -> Result<OpenedFile, VfsError> {
-        if let Some(file) = self.file(ino).filter(|f| f.lock().is_new()) {
-            let mut state = file.lock();
-            state.opens += 1;
+        if let Some(file) = self.hold_if(ino, |state| state.is_new()) {
             // Still the same whole new file: nobody else has seen it.
             if flags.truncate {
-                state.truncate(0);
+                file.lock().truncate(0);
             }
-            drop(state);
             return Ok(self.handle_for(file, flags, None));
         }
         if flags.truncate && self.keeps_what_is_there(ino).await? {
@@ -159,9 +151,9 @@ impl Vfs {
     }
 
     async fn open_published(&self, ino: Ino) -> Result<Arc<File>, VfsError> {
-        let known = self.file(ino).and_then(|file| {
+        let (known, changes) = self.file(ino).map_or((None, 0), |file| {
             let state = file.lock();
-            (!state.stale && state.base_known_to > 0).then_some(state.attr.version)
+            (state.base_version(), state.changes)
         });
         let MetaReply::Opened(opened) = self.read_op(ReadOp::Open { ino, known }).await? else {
             return Err(VfsError::OddAnswer("an open"));
@@ -172,14 +164,15 @@ impl Vfs {
         let file = self.hold(&opened.attr, Origin::Published);
         let mut state = file.lock();
         state.pins += 1;
-        // An answer that a later change of our own has overtaken says nothing new.
-        let overtaken = opened.attr.version < state.attr.version;
-        let usable = opened.extents.is_some() || opened.attr.version == state.attr.version;
-        if !overtaken && usable && state.in_flight.is_none() {
-            state.refresh(opened.attr, opened.extents);
-        }
+        let taken_over = state.refresh(opened.attr, opened.extents, changes);
         drop(state);
-        Ok(file)
+        match taken_over {
+            Ok(()) => Ok(file),
+            Err(e) => {
+                self.let_go(&file);
+                Err(e)
+            }
+        }
     }
 
     /// Whether the collision rule that holds where the file is says that a whole new one must not take its
@@ -229,8 +222,9 @@ impl Vfs {
         self.read_file(&handle, offset, size).await
     }
 
-    /// Stages `data` if that needs no waiting; `None` when it does, and then nothing has happened.
-    pub fn try_write(&self, fh: Fh, offset: u64, data: &[u8]) -> Option<Result<u32, VfsError>> {
+    /// Stages `data` if that needs no waiting; `None` when it does, and then nothing has happened. `mapped`
+    /// tells that the bytes come from a mapping: they belong where they say, O_APPEND or not.
+    pub fn try_write(&self, fh: Fh, offset: u64, data: &[u8], mapped: bool) -> Option<Result<u32, VfsError>> {
         let handle = match self.handles.file(fh) {
             Ok(handle) => handle,
             Err(e) => return Some(Err(e)),
@@ -245,7 +239,7 @@ impl Vfs {
         if self.budget.used() + data.len() + BLOB_BYTES_MAX > self.config.staged_bytes_max {
             return None;
         }
-        match self.stage(&handle, offset, data) {
+        match self.stage(&handle, offset, data, mapped) {
             Staged::All => Some(Ok(data.len() as u32)),
             // Others took the room between the check and now: what is staged counts as a short write.
             Staged::Some(0) => None,
@@ -253,8 +247,8 @@ impl Vfs {
         }
     }
 
-    /// Stages `data`, waiting for room if there is none.
-    pub async fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> Result<u32, VfsError> {
+    /// Stages `data`, waiting for room if there is none. See [`Vfs::try_write`].
+    pub async fn write(&self, fh: Fh, offset: u64, data: &[u8], mapped: bool) -> Result<u32, VfsError> {
         let handle = self.handles.file(fh)?;
         check_write(&handle, fh, offset, data)?;
         if handle.append && Self::is_published(&handle.file) {
@@ -264,14 +258,22 @@ impl Vfs {
         let deadline = tokio::time::Instant::now() + STAGING_WAIT;
         loop {
             let freed = self.budget.freed();
-            match self.stage(&handle, offset + done as u64, &data[done..]) {
+            match self.stage(&handle, offset + done as u64, &data[done..], mapped) {
                 Staged::All => return Ok(data.len() as u32),
                 Staged::Some(taken) => done += taken,
             }
             self.send_off_oldest();
-            if tokio::time::timeout_at(deadline, freed).await.is_err() {
+            if tokio::time::timeout(RETRY_EVERY, freed).await.is_ok() {
+                continue;
+            }
+            self.retry_failed_uploads();
+            if tokio::time::Instant::now() >= deadline {
                 let staged = self.budget.used();
-                return Err(VfsError::StagingFull { staged, waited_s: STAGING_WAIT.as_secs() });
+                // What is staged counts as a short write.
+                return match done {
+                    0 => Err(VfsError::StagingFull { staged, waited_s: STAGING_WAIT.as_secs() }),
+                    _ => Ok(done as u32),
+                };
             }
         }
     }
@@ -288,11 +290,12 @@ impl Vfs {
         }
     }
 
-    fn stage(&self, handle: &FileHandle, offset: u64, data: &[u8]) -> Staged {
+    fn stage(&self, handle: &FileHandle, offset: u64, data: &[u8], mapped: bool) -> Staged {
         let file = &handle.file;
         let mut done = 0;
         let mut state = file.lock();
-        let start = if handle.append { state.size } else { offset };
+        let appending = handle.append && !mapped;
+        let start = if appending { state.append_at() } else { offset };
         while done < data.len() {
             let (at, rest) = (start + done as u64, &data[done..]);
             let overwritten = state.overwrite_staged(at, rest);
@@ -316,7 +319,7 @@ impl Vfs {
             if !self.budget.try_take(length) {
                 return Staged::Some(done);
             }
-            let taken = state.put_bytes(at, &rest[..length], handle.append);
+            let taken = state.put_bytes(at, &rest[..length], appending);
             debug_assert_eq!(taken, length, "the lock was held since the room was looked at");
             done += taken;
         }
@@ -328,16 +331,16 @@ impl Vfs {
         Staged::All
     }
 
-    /// A descriptor was closed: publishes what was written. `others_open` tells whether the caller has a
-    /// file of this name open by another descriptor; it is asked only for a new file that nothing was
+    /// A descriptor was closed: publishes what was written. `others_open` tells whether the caller has the
+    /// file open by another descriptor; it is asked only for a new file that nothing was
     /// written to yet, which a shell that redirects closes once before it is used.
-    pub async fn flush(&self, fh: Fh, others_open: impl FnOnce(&Name) -> bool) -> Result<(), VfsError> {
+    pub async fn flush(&self, fh: Fh, others_open: impl FnOnce(&Name, Ino) -> bool) -> Result<(), VfsError> {
         let handle = self.handles.file(fh)?;
         if !handle.writable {
             return Ok(());
         }
         let untouched = handle.file.lock().untouched_name();
-        if untouched.is_some_and(|name| others_open(&name)) {
+        if untouched.is_some_and(|name| others_open(&name, handle.file.ino)) {
             return Ok(());
         }
         self.publish_unless_gone(&handle.file, false).await?;
@@ -355,7 +358,11 @@ impl Vfs {
 
     async fn publish_unless_gone(&self, file: &Arc<File>, durable: bool) -> Result<(), VfsError> {
         match self.publish(file, durable).await {
-            Err(e) if is_gone(&e) && file.lock().attr.nlink == 0 => Ok(()),
+            Err(e) if is_gone(&e) && file.lock().attr.nlink == 0 => {
+                // Its content may go where its name went.
+                file.lock().give_up();
+                Ok(())
+            }
             other => other,
         }
     }
@@ -375,32 +382,14 @@ impl Vfs {
     /// then is logged, because nobody is left to be told.
     pub async fn release(&self, fh: Fh) {
         let Some(handle) = self.handles.remove_file(fh) else { return };
-        if handle.writable && handle.file.lock().is_dirty() {
-            let result = self.publish_unless_gone(&handle.file, false).await;
-            if let Err(e) = result {
-                let last = handle.file.lock().opens <= 1;
+        let is_last = handle.file.lock().opens <= 1;
+        if (handle.writable || is_last) && handle.file.lock().is_dirty() {
+            if let Err(e) = self.publish_unless_gone(&handle.file, false).await {
                 log::error!("inode {}: closed with changes that could not be stored: {e}", handle.file.ino);
-                if last {
-                    self.give_up(&handle.file);
-                }
             }
             self.tell_stored_as(&handle);
         }
         self.let_go(&handle.file);
-    }
-
-    /// Forgets changes that cannot be stored and that nobody can ask for any more.
-    fn give_up(&self, file: &Arc<File>) {
-        let mut state = file.lock();
-        state.tail = None;
-        state.dirty = Default::default();
-        match std::mem::replace(&mut state.origin, Origin::Published) {
-            Origin::New(create) => {
-                state.origin = Origin::Dropped;
-                self.names.remove_pending(create.parent, &create.name, file.ino);
-            }
-            other => state.origin = other,
-        }
     }
 
     /// Whether changes by others reach this mount by push.

@@ -24,13 +24,13 @@ pub async fn store(vfs: &Vfs, file: &str, content: &[u8]) -> Ino {
 
 pub async fn write_all(vfs: &Vfs, fh: Fh, offset: u64, content: &[u8]) {
     for (i, block) in content.chunks(1 << 20).enumerate() {
-        let written = vfs.write(fh, offset + (i << 20) as u64, block).await.unwrap();
+        let written = vfs.write(fh, offset + (i << 20) as u64, block, false).await.unwrap();
         assert_eq!(written as usize, block.len());
     }
 }
 
 pub async fn close(vfs: &Vfs, fh: Fh) -> Result<(), VfsError> {
-    let result = vfs.flush(fh, |_| false).await;
+    let result = vfs.flush(fh, |_, _| false).await;
     vfs.release(fh).await;
     result
 }

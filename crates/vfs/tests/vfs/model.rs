@@ -72,7 +72,7 @@ async fn run(steps: Vec<Step>) {
         match step {
             Step::Write { offset, length, byte } => {
                 let data: Vec<u8> = (0..length).map(|i| byte.wrapping_add(i as u8)).collect();
-                assert_eq!(vfs.write(fh, offset, &data).await.unwrap() as usize, length);
+                assert_eq!(vfs.write(fh, offset, &data, false).await.unwrap() as usize, length);
                 let end = offset as usize + length;
                 model.resize(model.len().max(end), 0);
                 model[offset as usize..end].copy_from_slice(&data);
@@ -91,7 +91,7 @@ async fn run(steps: Vec<Step>) {
                 let got = vfs.read(fh, offset, length).await.unwrap();
                 assert!(got == expected(&model, offset, length), "read of {length} at {offset} differs");
             }
-            Step::Flush => vfs.flush(fh, |_| false).await.unwrap(),
+            Step::Flush => vfs.flush(fh, |_, _| false).await.unwrap(),
             Step::Fsync => vfs.fsync(fh).await.unwrap(),
             Step::Reopen => {
                 close(&vfs, fh).await.unwrap();

@@ -44,7 +44,7 @@ async fn a_shell_that_duplicates_the_descriptor_does_not_publish_an_empty_file()
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
     let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap().opened.fh;
-    vfs.flush(fh, |_| true).await.unwrap();
+    vfs.flush(fh, |_, _| true).await.unwrap();
     assert_eq!(cluster.calls_of("commit"), 0);
     write_all(&vfs, fh, 0, b"output").await;
     close(&vfs, fh).await.unwrap();
@@ -61,9 +61,9 @@ async fn data_that_cannot_be_stored_fails_the_close_and_is_kept_for_another_try(
     let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap().opened.fh;
     write_all(&vfs, fh, 0, b"precious").await;
     cluster.failing_puts.store(1, Ordering::SeqCst);
-    assert_eq!(vfs.flush(fh, |_| false).await.unwrap_err().code(), ErrorCode::NoNodes);
+    assert_eq!(vfs.flush(fh, |_, _| false).await.unwrap_err().code(), ErrorCode::NoNodes);
     assert_eq!(cluster.calls_of("commit"), 0);
-    vfs.flush(fh, |_| false).await.unwrap();
+    vfs.flush(fh, |_, _| false).await.unwrap();
     vfs.release(fh).await;
     assert_eq!(content(&vfs, "f").await.unwrap(), b"precious");
 }
@@ -188,7 +188,7 @@ async fn an_open_file_outlives_its_last_name() {
     let (a, b) = (cluster.mount(VfsConfig::default()), cluster.mount(VfsConfig::default()));
     let created = a.create(CALLER, Ino::ROOT, &name("f"), 0o644, READ_WRITE).await.unwrap();
     write_all(&a, created.opened.fh, 0, b"kept").await;
-    a.flush(created.opened.fh, |_| false).await.unwrap();
+    a.flush(created.opened.fh, |_, _| false).await.unwrap();
     a.unlink(Ino::ROOT, &name("f")).await.unwrap();
     assert!(content(&b, "f").await.is_err());
     assert_eq!(a.read(created.opened.fh, 0, 10).await.unwrap(), "kept");
@@ -231,4 +231,80 @@ async fn regression_each_blob_of_a_file_read_in_order_is_fetched_once() {
     store(&a, "large", &large).await;
     assert!(content(&b, "large").await.unwrap() == large);
     assert_eq!(cluster.gets.load(Ordering::SeqCst), blobs);
+}
+
+#[tokio::test]
+async fn regression_a_publish_that_met_another_writers_shows_both() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.mount(VfsConfig::default()), cluster.mount(VfsConfig::default()));
+    let ino = store(&a, "f", b"0123456789").await;
+    let fa = a.open(CALLER, ino, READ_WRITE).await.unwrap().fh;
+    assert_eq!(a.read(fa, 0, 100).await.unwrap(), "0123456789");
+    let fb = b.open(CALLER, ino, WRITE).await.unwrap().fh;
+    write_all(&b, fb, 8, b"bbbb").await;
+    close(&b, fb).await.unwrap();
+    write_all(&a, fa, 0, b"aa").await;
+    a.fsync(fa).await.unwrap();
+    assert_eq!(a.read(fa, 0, 100).await.unwrap(), "aa234567bbbb");
+    close(&a, fa).await.unwrap();
+}
+
+#[tokio::test]
+async fn regression_fsync_of_an_unchanged_file_changes_nothing() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(VfsConfig::default());
+    let ino = store(&vfs, "f", b"content").await;
+    let (before, commits) = (vfs.getattr(ino).await.unwrap(), cluster.calls_of("commit"));
+    let fh = vfs.open(CALLER, ino, READ).await.unwrap().fh;
+    vfs.fsync(fh).await.unwrap();
+    close(&vfs, fh).await.unwrap();
+    assert_eq!(cluster.calls_of("commit"), commits);
+    assert_eq!(vfs.getattr(ino).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn regression_appends_on_both_sides_of_anothers_leave_no_gap() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.mount(VfsConfig::default()), cluster.mount(VfsConfig::default()));
+    let ino = store(&a, "log", b"start\n").await;
+    let (fa, fb) =
+        (a.open(CALLER, ino, APPEND).await.unwrap().fh, b.open(CALLER, ino, APPEND).await.unwrap().fh);
+    write_all(&a, fa, 0, b"a1\n").await;
+    write_all(&b, fb, 0, b"something longer of b\n").await;
+    close(&b, fb).await.unwrap();
+    write_all(&a, fa, 0, b"a2\n").await;
+    close(&a, fa).await.unwrap();
+    assert_eq!(content(&b, "log").await.unwrap(), b"start\nsomething longer of b\na1\na2\n");
+}
+
+#[tokio::test]
+async fn regression_changes_that_cannot_be_stored_do_not_outlive_the_last_handle() {
+    let cluster = Cluster::new().await;
+    let config = VfsConfig { staged_bytes_max: 2 * BLOB_BYTES_MAX, ..VfsConfig::default() };
+    let vfs = cluster.mount(config);
+    let ino = store(&vfs, "f", b"old").await;
+    let reader = vfs.open(CALLER, ino, READ).await.unwrap().fh;
+    let writer = vfs.open(CALLER, ino, WRITE).await.unwrap().fh;
+    write_all(&vfs, writer, 0, &vec![1; BLOB_BYTES_MAX]).await;
+    cluster.failing_puts.store(usize::MAX, Ordering::SeqCst);
+    assert!(close(&vfs, writer).await.is_err());
+    close(&vfs, reader).await.unwrap();
+    cluster.failing_puts.store(0, Ordering::SeqCst);
+    assert_eq!(content(&vfs, "f").await.unwrap(), b"old");
+    let whole = vec![2; 3 * BLOB_BYTES_MAX];
+    store(&vfs, "g", &whole).await;
+    assert_eq!(content(&vfs, "g").await.unwrap(), whole);
+}
+
+#[tokio::test]
+async fn regression_writers_wait_for_failed_uploads_of_others_only_until_nodes_are_back() {
+    let cluster = Cluster::new().await;
+    let config = VfsConfig { staged_bytes_max: 2 * BLOB_BYTES_MAX, ..VfsConfig::default() };
+    let vfs = cluster.mount(config);
+    cluster.failing_puts.store(2, Ordering::SeqCst);
+    let idle = vfs.create(CALLER, Ino::ROOT, &name("idle"), 0o644, WRITE).await.unwrap().opened.fh;
+    write_all(&vfs, idle, 0, &vec![1; 2 * BLOB_BYTES_MAX]).await;
+    store(&vfs, "other", &vec![2; BLOB_BYTES_MAX]).await;
+    close(&vfs, idle).await.unwrap();
+    assert_eq!(content(&vfs, "idle").await.unwrap().len(), 2 * BLOB_BYTES_MAX);
 }
