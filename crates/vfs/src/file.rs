@@ -132,11 +132,6 @@ impl FileState {
         self.opens > 0 && (self.pins == 0 || self.stale) && matches!(self.origin, Origin::Published)
     }
 
-    /// Whether anybody still needs it here.
-    pub fn in_use(&self) -> bool {
-        self.opens > 0
-    }
-
     /// Attributes as applications see them.
     pub fn view(&self) -> Attr {
         let mut attr = self.attr.clone();

@@ -113,13 +113,14 @@ impl Vfs {
         let mut files = self.files.lock();
         let mut state = file.lock();
         state.opens = state.opens.saturating_sub(1);
-        let pins = if state.opens == 0 { std::mem::take(&mut state.pins) } else { 0 };
-        if state.opens == 0
-            && let Some(create) = state.give_up()
-        {
+        if state.opens > 0 {
+            return;
+        }
+        let pins = std::mem::take(&mut state.pins);
+        if let Some(create) = state.give_up() {
             self.names.remove_pending(create.parent, &create.name, file.ino);
         }
-        if !state.in_use() && files.get(&file.ino).is_some_and(|f| Arc::ptr_eq(f, file)) {
+        if files.get(&file.ino).is_some_and(|f| Arc::ptr_eq(f, file)) {
             files.remove(&file.ino);
         }
         drop(state);

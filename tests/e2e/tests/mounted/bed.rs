@@ -1,6 +1,7 @@
 //! A cluster in this process with mounts of it.
 
 use dfs_cluster::{Cluster, ClusterConfig};
+pub use dfs_e2e::noise;
 use dfs_mount::{MountConfig, Mounted, mount};
 use dfs_proto::CollisionPolicy;
 use std::path::{Path, PathBuf};
@@ -98,21 +99,6 @@ pub fn sh(line: &str, args: &[&Path]) -> String {
 
 pub fn sh_output(line: &str, args: &[&Path]) -> Output {
     Command::new("timeout").args(["60", "sh", "-c", line, "sh"]).args(args).output().unwrap()
-}
-
-/// Bytes that do not repeat and are the same for the same seed.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        // xorshift64 (Marsaglia 2003)
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }
 
 /// Waits until `done` says so; fails with the last state that it told.
