@@ -115,6 +115,7 @@ impl Connection {
             ino: Ino(0),
             kind: FileKind::Directory,
             mode: DIRECTORY_MODE,
+            umask: 0,
             uid: owner.uid,
             gid: owner.gid,
             rdev: 0,

@@ -87,9 +87,9 @@ fn hint(code: ErrorCode) -> Option<&'static str> {
         Timeout | Unavailable => Some("try again; `dfs status` shows how the cluster is doing"),
         SessionExpired => Some("try again"),
         Exists | NotDirectory | NoAttribute | InvalidName | NameTooLong | InvalidArgument | TooLarge
-        | ValueTooLarge | TooManyLinks | NotPermitted | NotSupported | Stale | Malformed | BodyTooLarge
-        | Truncated | ChecksumMismatch | Unauthorized | Conflict | Sealed | UnknownVolume | Corrupt | Io
-        | Internal => None,
+        | ValueTooLarge | TooManyLinks | NotPermitted | NotSupported | Deadlock | TooManyLocks | LockLost
+        | Stale | Malformed | BodyTooLarge | Truncated | ChecksumMismatch | Unauthorized | Conflict
+        | Sealed | UnknownVolume | Corrupt | Io | Internal => None,
     }
 }
 

@@ -40,12 +40,16 @@ fn of_code(code: ErrorCode) -> Errno {
         TooManyLinks => Errno::EMLINK,
         NotPermitted => Errno::EPERM,
         NotSupported => Errno::EOPNOTSUPP,
+        Deadlock => Errno::EDEADLK,
+        TooManyLocks => Errno::ENOLCK,
         Stale => Errno::ESTALE,
         NoSpace => Errno::ENOSPC,
         Timeout => Errno::ETIMEDOUT,
         Unreachable | NoNodes => Errno::EHOSTUNREACH,
-        SessionExpired | Malformed | BodyTooLarge | Truncated | ChecksumMismatch | Unauthorized | Sealed
-        | UnknownVolume | Corrupt | Unavailable | NoGoodCopy | Io | Internal => Errno::EIO,
+        LockLost | SessionExpired | Malformed | BodyTooLarge | Truncated | ChecksumMismatch
+        | Unauthorized | Sealed | UnknownVolume | Corrupt | Unavailable | NoGoodCopy | Io | Internal => {
+            Errno::EIO
+        }
     }
 }
 
@@ -55,9 +59,9 @@ fn is_failure(code: ErrorCode) -> bool {
     match code {
         NotFound | Exists | Conflict | NotDirectory | IsDirectory | NotEmpty | NoAttribute | InvalidName
         | InvalidArgument | NameTooLong | TooLarge | ValueTooLarge | TooManyLinks | NotPermitted
-        | NotSupported => false,
-        Stale | NoSpace | Timeout | Unreachable | NoNodes | SessionExpired | Malformed | BodyTooLarge
-        | Truncated | ChecksumMismatch | Unauthorized | Sealed | UnknownVolume | Corrupt | Unavailable
-        | NoGoodCopy | Io | Internal => true,
+        | NotSupported | Deadlock | TooManyLocks => false,
+        LockLost | Stale | NoSpace | Timeout | Unreachable | NoNodes | SessionExpired | Malformed
+        | BodyTooLarge | Truncated | ChecksumMismatch | Unauthorized | Sealed | UnknownVolume | Corrupt
+        | Unavailable | NoGoodCopy | Io | Internal => true,
     }
 }

@@ -51,9 +51,8 @@ fn judge_answer(code: ErrorCode) -> Judgement {
         // The order is not, or no longer, one that this target obeys.
         Unauthorized | Sealed | Stale | SessionExpired | NotPermitted | NotSupported | Conflict | Exists
         | NotDirectory | IsDirectory | NotEmpty | NoAttribute | InvalidName | NameTooLong
-        | InvalidArgument | TooLarge | ValueTooLarge | TooManyLinks | Malformed | BodyTooLarge => {
-            Judgement { next_source: false, then: Then::Bury }
-        }
+        | InvalidArgument | TooLarge | ValueTooLarge | TooManyLinks | Deadlock | TooManyLocks | LockLost
+        | Malformed | BodyTooLarge => Judgement { next_source: false, then: Then::Bury },
     }
 }
 

@@ -46,7 +46,7 @@ fn verdict(code: ErrorCode) -> Verdict {
         Unauthorized | Conflict | ChecksumMismatch => Verdict::Odd,
         Exists | NotDirectory | IsDirectory | NotEmpty | NoAttribute | InvalidName | NameTooLong
         | InvalidArgument | TooLarge | ValueTooLarge | TooManyLinks | NotPermitted | NotSupported
-        | SessionExpired | Malformed | BodyTooLarge => Verdict::Hopeless,
+        | Deadlock | TooManyLocks | LockLost | SessionExpired | Malformed | BodyTooLarge => Verdict::Hopeless,
     }
 }
 

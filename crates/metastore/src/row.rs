@@ -64,6 +64,7 @@ impl InodeRow {
             version: self.version,
             parent: self.parent,
             collision: self.collision,
+            has_acl: false,
         }
     }
 }

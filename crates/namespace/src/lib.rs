@@ -83,6 +83,7 @@ pub fn read(txn: &dyn ReadTxn, op: &ReadOp) -> Result<MetaReply, OpError> {
         ReadOp::Extents { ino, from, limit } => ops::extents::extents(txn, *ino, *from, *limit),
         ReadOp::GetXattr { ino, name } => ops::xattr::get(txn, *ino, name),
         ReadOp::ListXattr { ino } => ops::xattr::list(txn, *ino),
+        ReadOp::TestLock(_) => error::refuse(dfs_proto::ErrorCode::NotSupported, "locks are not supported"),
     }
 }
 
@@ -114,7 +115,14 @@ fn dispatch(
         WriteOp::Unlink { parent, name } => ops::unlink::unlink(txn, context, *parent, name),
         WriteOp::Rmdir { parent, name } => ops::rmdir::rmdir(txn, context, *parent, name),
         WriteOp::Rename(rename) => ops::rename::rename(txn, context, rename),
-        WriteOp::SetXattr { ino, name, value, mode } => {
+        WriteOp::MakeUnnamed(_)
+        | WriteOp::Clone(_)
+        | WriteOp::Accessed { .. }
+        | WriteOp::Lock { .. }
+        | WriteOp::Unlock { .. } => {
+            error::refuse(dfs_proto::ErrorCode::NotSupported, "the operation is not supported")
+        }
+        WriteOp::SetXattr { ino, name, value, mode, drops_set_gid: _ } => {
             ops::xattr::set(txn, context, *ino, name, value, *mode)
         }
         WriteOp::RemoveXattr { ino, name } => ops::xattr::remove(txn, context, *ino, name),

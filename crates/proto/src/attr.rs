@@ -134,6 +134,8 @@ pub struct Attr {
     pub parent: Ino,
     /// For a directory: the collision rule set on it or inherited, if any.
     pub collision: Option<CollisionPolicy>,
+    /// Whether it has a POSIX access control list, or a default one (acl(5)).
+    pub has_acl: bool,
 }
 
 #[cfg(test)]

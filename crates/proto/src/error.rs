@@ -36,6 +36,12 @@ pub enum ErrorCode {
     NotPermitted,
     /// Not supported by this server (EOPNOTSUPP).
     NotSupported,
+    /// Waiting for this lock would never end: its holder waits for the caller (EDEADLK).
+    Deadlock,
+    /// The file has all the locks it may have (ENOLCK).
+    TooManyLocks,
+    /// The locks that the writer relied on were lost with its session (EIO).
+    LockLost,
     /// The inode is gone (ESTALE).
     Stale,
     /// The session is unknown or over; open a new one.
@@ -82,14 +88,15 @@ impl ErrorCode {
         use ErrorCode::*;
         match self {
             NotFound | NoAttribute | UnknownVolume => 404,
-            Exists | NotDirectory | IsDirectory | NotEmpty | TooManyLinks | Conflict => 409,
+            Exists | NotDirectory | IsDirectory | NotEmpty | TooManyLinks | Conflict | Deadlock
+            | TooManyLocks => 409,
             InvalidName | NameTooLong | InvalidArgument | Malformed | Truncated => 400,
             TooLarge | ValueTooLarge | BodyTooLarge => 413,
             ChecksumMismatch => 422,
             NotPermitted => 403,
             Unauthorized => 401,
             NotSupported => 501,
-            Stale | Sealed => 410,
+            Stale | Sealed | LockLost => 410,
             SessionExpired => 440,
             Corrupt | NoGoodCopy => 502,
             NoSpace => 507,
@@ -108,8 +115,8 @@ impl ErrorCode {
             | Truncated | UnknownVolume => true,
             NotFound | Exists | NotDirectory | IsDirectory | NotEmpty | NoAttribute | InvalidName
             | NameTooLong | InvalidArgument | TooLarge | ValueTooLarge | TooManyLinks | NotPermitted
-            | NotSupported | Stale | SessionExpired | Malformed | BodyTooLarge | ChecksumMismatch
-            | Unauthorized | Conflict | NoGoodCopy => false,
+            | NotSupported | Deadlock | TooManyLocks | LockLost | Stale | SessionExpired | Malformed
+            | BodyTooLarge | ChecksumMismatch | Unauthorized | Conflict | NoGoodCopy => false,
         }
     }
 }

@@ -80,6 +80,8 @@ pub enum EventKind {
         /// The entry.
         name: Name,
     },
+    /// Locks of the file were given up: who waits for one may try again.
+    Unlocked(Ino),
     /// Where copies of volumes are, or which nodes are live.
     Placement,
 }

@@ -28,6 +28,9 @@ pub const XATTR_LIST_BYTES_MAX: usize = 65_536;
 /// Largest number of hard links to one inode (as ext4 has it).
 pub const LINKS_MAX: u32 = 65_000;
 
+/// Locks held on one file; more are refused (ENOLCK).
+pub const LOCKS_PER_FILE_MAX: usize = 16_384;
+
 /// Operations in one meta request.
 pub const META_OPS_MAX: usize = 1024;
 
@@ -36,6 +39,9 @@ pub const META_BODY_BYTES_MAX: usize = 32 << 20;
 
 /// New extents in one commit: 1 TiB in blobs of 4 MiB.
 pub const COMMIT_EXTENTS_MAX: usize = 262_144;
+
+/// Extents that one [`crate::meta::WriteOp::Clone`] copies: 16 GiB in blobs of 4 MiB.
+pub const CLONE_EXTENTS_MAX: u32 = 4096;
 
 /// Entries in one page of a directory listing.
 pub const DIR_PAGE_ENTRIES_MAX: u32 = 4096;

@@ -7,6 +7,7 @@ use crate::attr::{Attr, CollisionPolicy, FileKind, Timestamp};
 use crate::error::WireError;
 use crate::extent::Extent;
 use crate::id::{BlobId, DirCookie, Ino, NodeId, Seq, SessionId, Version, VolumeId};
+use crate::lock::{LockHolder, LockOwner, LockRange, LockRequest, LockSpace, Locked};
 use crate::md5::Md5;
 use crate::name::Name;
 use crate::node::{Grant, NodeInfo, VolumeInfo};
@@ -118,6 +119,8 @@ pub enum ReadOp {
         /// The inode.
         ino: Ino,
     },
+    /// The first lock that is in the way of this one (F_GETLK). -> [`MetaReply::Lock`]
+    TestLock(LockRequest),
 }
 
 /// Operations that change the namespace. Those that remove the last name of an inode that somebody has open
@@ -128,6 +131,10 @@ pub enum WriteOp {
     /// A directory, symlink, device, FIFO, socket, or an empty file by O_EXCL; `exists` when the name is
     /// taken. -> [`MetaReply::Attr`]
     Make(Make),
+    /// An empty file without a name (O_TMPFILE), which counts as opened once by the session, as by
+    /// [`ReadOp::Open`]: it goes with the last close unless it is given a name by [`WriteOp::Link`].
+    /// -> [`MetaReply::Attr`]
+    MakeUnnamed(MakeUnnamed),
     /// Publishes content, of a new file or of one that exists. -> [`MetaReply::Committed`]
     Commit(Commit),
     /// -> [`MetaReply::Attr`]
@@ -137,7 +144,40 @@ pub enum WriteOp {
         /// What to change.
         changes: AttrChanges,
     },
-    /// Another name for an inode that is no directory. -> [`MetaReply::Attr`] of the inode
+    /// Copies a part of a file's content into another, or elsewhere in the same one, by its extents: no byte
+    /// is moved (copy_file_range(2)). -> [`MetaReply::Cloned`]
+    Clone(CloneRange),
+    /// Notes that content was read at `atime`, if that is later than what is known. Neither ctime nor anybody's
+    /// cache changes. -> [`MetaReply::Done`]
+    Accessed {
+        /// The inode.
+        ino: Ino,
+        /// When.
+        atime: Timestamp,
+    },
+    /// Takes a lock, or changes one that the owner has, if nobody is in the way: it is never waited for here.
+    /// -> [`MetaReply::Locked`]
+    Lock {
+        /// Which.
+        request: LockRequest,
+        /// The caller will wait when it is blocked, until an [`crate::EventKind::Unlocked`] or some time has
+        /// passed, and try again; `deadlock` when that would never end. A waiter that does not try again within
+        /// [`crate::lock::WAITER_FORGOTTEN_MS`] counts as gone.
+        wait: bool,
+    },
+    /// Gives up what the owner holds of the range, which may leave parts of its locks. -> [`MetaReply::Done`]
+    Unlock {
+        /// The file.
+        ino: Ino,
+        /// Which kind.
+        space: LockSpace,
+        /// Whose.
+        owner: LockOwner,
+        /// Where.
+        range: LockRange,
+    },
+    /// Another name for an inode that is no directory, or the first for one that was made without.
+    /// -> [`MetaReply::Attr`] of the inode
     Link {
         /// The inode.
         ino: Ino,
@@ -172,6 +212,9 @@ pub enum WriteOp {
         value: Bytes,
         /// Whether it must exist, or must not.
         mode: XattrMode,
+        /// With `system.posix_acl_access`: take the set-group-id bit away (the caller is not in the file's group
+        /// and has no CAP_FSETID).
+        drops_set_gid: bool,
     },
     /// -> [`MetaReply::Done`]
     RemoveXattr {
@@ -192,6 +235,11 @@ impl WriteOp {
             WriteOp::Commit(commit) => commit.durable,
             WriteOp::Sync => true,
             WriteOp::Make(_)
+            | WriteOp::MakeUnnamed(_)
+            | WriteOp::Clone(_)
+            | WriteOp::Accessed { .. }
+            | WriteOp::Lock { .. }
+            | WriteOp::Unlock { .. }
             | WriteOp::SetAttr { .. }
             | WriteOp::Link { .. }
             | WriteOp::Unlink { .. }
@@ -226,8 +274,10 @@ pub struct Make {
     pub ino: Ino,
     /// What to make.
     pub kind: FileKind,
-    /// Low 12 bits of the mode, umask applied.
+    /// Low 12 bits of the mode, umask not applied.
     pub mode: u16,
+    /// Bits that the mode loses, unless the directory has a default ACL, which takes its place (umask(2)).
+    pub umask: u16,
     /// Owner.
     pub uid: u32,
     /// Group; a set-group-id directory passes on its own instead (inode(7)).
@@ -236,6 +286,42 @@ pub struct Make {
     pub rdev: u32,
     /// Target of a symlink, 1 to 4095 bytes; empty for the rest.
     pub target: Bytes,
+}
+
+/// See [`WriteOp::MakeUnnamed`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeUnnamed {
+    /// The directory that it is made in: group, default ACL and collision rule come from there.
+    pub parent: Ino,
+    /// See [`Make::ino`].
+    pub ino: Ino,
+    /// See [`Make::mode`].
+    pub mode: u16,
+    /// See [`Make::umask`].
+    pub umask: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group; see [`Make::gid`].
+    pub gid: u32,
+}
+
+/// See [`WriteOp::Clone`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneRange {
+    /// The file that is copied from.
+    pub source: Ino,
+    /// First byte there.
+    pub source_offset: u64,
+    /// The file that is copied to.
+    pub target: Ino,
+    /// Where that byte goes.
+    pub target_offset: u64,
+    /// So many bytes, or as many as the source has from there on; `invalid_argument` when source and target
+    /// overlap in one file. Fewer are copied when there are more than
+    /// [`crate::limits::CLONE_EXTENTS_MAX`] extents.
+    pub length: u64,
+    /// See [`Commit::locked_by`].
+    pub locked_by: Option<SessionId>,
 }
 
 /// See [`WriteOp::Commit`]. It says what changed, not what the file is: commits of several writers to one
@@ -260,6 +346,9 @@ pub struct Commit {
     pub mtime: Option<Timestamp>,
     /// MD5 of the whole content afterwards, when the writer knows it.
     pub md5: Option<Md5>,
+    /// The session under which the writer holds locks on the file: `lock_lost` when that is not the caller's
+    /// any more, because somebody else may have the locks by now.
+    pub locked_by: Option<SessionId>,
     /// Answer only when the change is on the master's disk.
     pub durable: bool,
 }
@@ -281,8 +370,10 @@ pub struct Create {
     pub parent: Ino,
     /// The wanted name.
     pub name: Name,
-    /// Low 12 bits of the mode, umask applied.
+    /// See [`Make::mode`].
     pub mode: u16,
+    /// See [`Make::umask`].
+    pub umask: u16,
     /// Owner.
     pub uid: u32,
     /// Group; see [`Make::gid`].
@@ -440,6 +531,12 @@ pub enum MetaReply {
     Removed(Removed),
     /// A rename.
     Renamed(Renamed),
+    /// A copy by extents.
+    Cloned(Cloned),
+    /// Whether there is a lock now.
+    Locked(Locked),
+    /// A lock that is in the way, if there is one.
+    Lock(Option<LockHolder>),
     /// Grants.
     Grants(Vec<Grant>),
     /// A range of inode numbers.
@@ -525,6 +622,15 @@ pub struct Renamed {
     pub moved: Attr,
     /// What was at the new name; for an exchange the inode that is at the old name now.
     pub replaced: Option<Removed>,
+}
+
+/// See [`WriteOp::Clone`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cloned {
+    /// Attributes of the target afterwards.
+    pub attr: Attr,
+    /// Bytes that were copied; 0 at the end of the source.
+    pub length: u64,
 }
 
 /// Inode numbers `first .. first + count`.

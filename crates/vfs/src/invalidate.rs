@@ -77,6 +77,7 @@ impl EventHandler for Vfs {
                     kernel.drop_attributes(*parent);
                 }
             }
+            EventKind::Unlocked(_) => {}
             EventKind::Placement => self.data.forget_placement(),
         }
     }

@@ -173,6 +173,7 @@ impl Vfs {
             append_from: layer.append_from.filter(|_| create.is_none() && layer.truncate_to.is_none()),
             mtime: layer.mtime,
             md5: None,
+            locked_by: None,
             durable,
             extents,
             create,

@@ -138,6 +138,7 @@ mod tests {
             version: Version(3),
             parent: Ino(0),
             collision: None,
+            has_acl: false,
         }
     }
 

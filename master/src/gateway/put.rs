@@ -317,6 +317,7 @@ async fn make_directory(
         ino: Ino(0),
         kind: FileKind::Directory,
         mode: DIRECTORY_MODE,
+        umask: 0,
         uid: 0,
         gid: 0,
         rdev: 0,

@@ -309,6 +309,7 @@ pub fn new_file(name: &str, blob: Option<BlobRef>) -> Commit {
             parent: Ino::ROOT,
             name: Name::new(name).unwrap(),
             mode: 0o644,
+            umask: 0,
             uid: 0,
             gid: 0,
             collision: Collision::Default(CollisionPolicy::Rename),
@@ -319,6 +320,7 @@ pub fn new_file(name: &str, blob: Option<BlobRef>) -> Commit {
         append_from: None,
         mtime: None,
         md5: None,
+        locked_by: None,
         durable: false,
     }
 }

@@ -102,13 +102,14 @@ async fn publish(
     };
     let commit = Commit {
         ino: Ino(0),
-        create: Some(Create { parent, name: name.clone(), mode, uid, gid, collision }),
+        create: Some(Create { parent, name: name.clone(), mode, umask: 0, uid, gid, collision }),
         truncate_to: None,
         extents,
         size: CommitSize::Exactly(bytes),
         append_from: None,
         mtime: None,
         md5: Some(md5),
+        locked_by: None,
         durable: false,
     };
     let committed = ask::commit(meta, commit).await?;

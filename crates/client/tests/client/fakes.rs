@@ -352,6 +352,7 @@ impl Master {
             version: Version(self.file_version.load(Ordering::SeqCst)),
             parent: Ino(0),
             collision: None,
+            has_acl: false,
         }
     }
 

@@ -53,7 +53,8 @@ fn make_file(
     birth::check_number(txn, commit.ino)?;
 
     let ino = birth::number(txn, commit.ino)?;
-    let wanted = Wanted { kind: FileKind::File, mode: create.mode, uid: create.uid, gid: create.gid };
+    let wanted =
+        Wanted { kind: FileKind::File, mode: create.mode & !create.umask, uid: create.uid, gid: create.gid };
     let mut row = birth::child(&parent, ino, wanted, context.now);
     row.mtime = commit.mtime.unwrap_or(context.now);
     row.md5 = commit.md5.filter(|_| layer.is_whole);

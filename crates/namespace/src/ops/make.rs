@@ -24,7 +24,7 @@ pub fn make(
     birth::check_number(txn, make.ino)?;
 
     let ino = birth::number(txn, make.ino)?;
-    let wanted = Wanted { kind: make.kind, mode: make.mode, uid: make.uid, gid: make.gid };
+    let wanted = Wanted { kind: make.kind, mode: make.mode & !make.umask, uid: make.uid, gid: make.gid };
     let mut row = birth::child(&parent, ino, wanted, context.now);
     match make.kind {
         FileKind::Symlink => {

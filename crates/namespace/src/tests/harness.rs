@@ -285,6 +285,7 @@ pub fn edit(ino: Ino, extents: Vec<Extent>) -> Commit {
         append_from: None,
         mtime: None,
         md5: None,
+        locked_by: None,
         durable: false,
     }
 }
@@ -292,14 +293,25 @@ pub fn edit(ino: Ino, extents: Vec<Extent>) -> Commit {
 /// A new file that ends where its extents do.
 pub fn create(parent: Ino, entry: &str, extents: Vec<Extent>, collision: Collision) -> Commit {
     let size = CommitSize::Exactly(extents.iter().map(Extent::end).max().unwrap_or(0));
-    let create = Create { parent, name: name(entry), mode: 0o644, uid: 1000, gid: 1000, collision };
+    let create = Create { parent, name: name(entry), mode: 0o644, umask: 0, uid: 1000, gid: 1000, collision };
     Commit { create: Some(create), size, ..edit(Ino(0), extents) }
 }
 
 pub fn make(kind: FileKind, parent: Ino, entry: &str) -> WriteOp {
     let name = name(entry);
     let (ino, mode, uid, gid, rdev) = (Ino(0), 0o755, 1000, 1000, 0);
-    WriteOp::Make(Make { parent, name, ino, kind, mode, uid, gid, rdev, target: Default::default() })
+    WriteOp::Make(Make {
+        parent,
+        name,
+        ino,
+        kind,
+        mode,
+        umask: 0,
+        uid,
+        gid,
+        rdev,
+        target: Default::default(),
+    })
 }
 
 pub fn make_symlink(parent: Ino, entry: &str, target: &str) -> WriteOp {
@@ -323,7 +335,7 @@ pub fn rename(from: (Ino, &str), to: (Ino, &str), mode: RenameMode) -> WriteOp {
 }
 
 pub fn set_xattr(ino: Ino, attribute: &str, value: &[u8], mode: XattrMode) -> WriteOp {
-    WriteOp::SetXattr { ino, name: name(attribute), value: value.to_vec().into(), mode }
+    WriteOp::SetXattr { ino, name: name(attribute), value: value.to_vec().into(), mode, drops_set_gid: false }
 }
 
 pub fn entry(parent: Ino, text: &str) -> EventKind {

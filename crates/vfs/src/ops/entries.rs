@@ -93,6 +93,7 @@ impl Vfs {
             ino: self.numbers.take(&*self.meta).await?,
             kind: node.kind,
             mode: node.mode,
+            umask: 0,
             uid: caller.uid,
             gid: caller.gid,
             rdev: node.rdev,

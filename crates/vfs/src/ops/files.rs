@@ -57,6 +57,7 @@ impl Vfs {
             parent,
             name: name.clone(),
             mode,
+            umask: 0,
             uid: caller.uid,
             gid: caller.gid,
             collision: Collision::Default(self.config.collision),
@@ -92,6 +93,7 @@ impl Vfs {
             version: Version(0),
             parent: Ino(0),
             collision: None,
+            has_acl: false,
         };
         Ok(self.hold(&attr, Origin::New(create)))
     }
@@ -205,6 +207,7 @@ impl Vfs {
             parent: known.parent,
             name,
             mode: old.mode,
+            umask: 0,
             uid: caller.uid,
             gid: caller.gid,
             collision: Collision::Explicit(CollisionPolicy::Rename),

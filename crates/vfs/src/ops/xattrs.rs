@@ -70,7 +70,7 @@ impl Vfs {
         if let Some(file) = self.file(ino) {
             file.lock().no_capability = false;
         }
-        self.write_op(WriteOp::SetXattr { ino, name, value, mode }).await.map(|_| ())
+        self.write_op(WriteOp::SetXattr { ino, name, value, mode, drops_set_gid: false }).await.map(|_| ())
     }
 
     /// Removes an attribute.
