@@ -4,6 +4,9 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Barrier};
 
+/// Writing a whole new file under a name that is taken keeps the old file, with its content, times and
+/// blocks, and stores the new one beside it as `name-1.ext`, `name-2.ext` and so on. This is the rule
+/// `rename`, the default.
 #[test]
 fn a_second_cp_goes_beside_and_leaves_the_first_as_it_was() {
     let mut bed = Bed::new();
@@ -40,6 +43,7 @@ fn a_second_cp_goes_beside_and_leaves_the_first_as_it_was() {
     assert_eq!(fs::read_dir(&a).unwrap().count(), 3);
 }
 
+/// While such a new file is being written, everybody else goes on seeing the old one under the name.
 #[test]
 fn the_old_file_stays_readable_while_a_new_one_of_its_name_is_written() {
     let mut bed = Bed::new();
@@ -66,6 +70,8 @@ fn the_old_file_stays_readable_while_a_new_one_of_its_name_is_written() {
     assert!(fs::read(a.join("f-1")).unwrap() == noise(6, 3 << 20));
 }
 
+/// Two mounts that create the same name at the same moment both keep their file: one under the name, the
+/// other beside it.
 #[test]
 fn two_mounts_that_create_a_name_at_the_same_moment_both_keep_their_file() {
     let mut bed = Bed::new();
@@ -107,6 +113,8 @@ fn two_mounts_that_create_a_name_at_the_same_moment_both_keep_their_file() {
     assert_eq!(fs::read_dir(&mounts[0]).unwrap().count(), 50);
 }
 
+/// With `--collision replace` (or `user.dfs.collision` set to `replace` on the directory) a new file takes
+/// the place of the old one, as POSIX has it.
 #[test]
 fn with_replace_a_second_cp_overwrites() {
     let mut bed = Bed::new();
@@ -128,6 +136,7 @@ fn with_replace_a_second_cp_overwrites() {
     );
 }
 
+/// The collision rule of a directory is its attribute `user.dfs.collision`; new subdirectories inherit it.
 #[test]
 fn the_rule_of_a_directory_is_set_by_an_attribute_and_inherited() {
     let mut bed = Bed::new();
@@ -139,6 +148,7 @@ fn the_rule_of_a_directory_is_set_by_an_attribute_and_inherited() {
     assert_eq!(list(&a), ["d", "f", "f-1"]);
 }
 
+/// Writes in place, appends, truncate(2) and rename(2) change the file that they name, under either rule.
 #[test]
 fn edits_in_place_are_edits_under_either_rule() {
     let mut bed = Bed::new();

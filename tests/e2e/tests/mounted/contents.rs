@@ -3,6 +3,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
+/// What is copied in comes out the same, on this mount, on another one and after a new mount.
 #[test]
 fn files_copied_in_are_the_same_after_a_new_mount_and_on_a_second_one() {
     let mut bed = Bed::new();
@@ -24,6 +25,7 @@ fn files_copied_in_are_the_same_after_a_new_mount_and_on_a_second_one() {
     assert_eq!(sums(&again), expected);
 }
 
+/// Other mounts see a new file whole, when it has been closed or fsynced, and not before.
 #[test]
 fn a_new_file_is_seen_by_others_when_it_is_closed_even_if_the_shell_redirects() {
     let mut bed = Bed::new();
@@ -36,6 +38,7 @@ fn a_new_file_is_seen_by_others_when_it_is_closed_even_if_the_shell_redirects() 
     assert_eq!(fs::read_to_string(b.join("f")).unwrap(), "one\ntwo\n");
 }
 
+/// Directories, hard links, symbolic links, modes, times and owners are kept as on a local file system.
 #[test]
 fn directories_links_modes_times_and_owners_are_kept() {
     let mut bed = Bed::new();
@@ -63,6 +66,7 @@ fn directories_links_modes_times_and_owners_are_kept() {
     assert_eq!(list(&a), ["s"]);
 }
 
+/// `cp -a` keeps everything that it keeps on a local file system, set-id bits included.
 #[test]
 fn a_copy_with_attributes_keeps_them() {
     let mut bed = Bed::new();
@@ -75,6 +79,7 @@ fn a_copy_with_attributes_keeps_them() {
     assert_eq!(sh("\"$1\"/tool", &[&a]), "runs\n");
 }
 
+/// Any mixture of writes, appends and truncations reads back as on a local file system.
 #[test]
 fn random_writes_truncation_and_appends_read_back() {
     let mut bed = Bed::new();
@@ -109,6 +114,7 @@ fn random_writes_truncation_and_appends_read_back() {
     assert!(fs::read(other.join("f")).unwrap() == model);
 }
 
+/// Holes read as zeros and take no room: `du` counts what was written only.
 #[test]
 fn sparse_files_have_holes() {
     let mut bed = Bed::new();
@@ -128,6 +134,8 @@ fn sparse_files_have_holes() {
     assert_eq!(tail, b"\0\0end");
 }
 
+/// What another mount changes is pushed: attributes, entries and pages that are cached here are dropped
+/// within moments, without anybody asking for them.
 #[test]
 fn changes_by_others_reach_a_mount_that_has_them_cached() {
     let mut bed = Bed::new();
@@ -148,6 +156,8 @@ fn changes_by_others_reach_a_mount_that_has_them_cached() {
     });
 }
 
+/// A file that is open when its last name goes can be read and written until it is closed, also when
+/// another mount removes the name.
 #[test]
 fn a_file_that_is_open_outlives_its_name() {
     let mut bed = Bed::new();
@@ -161,6 +171,7 @@ fn a_file_that_is_open_outlives_its_name() {
     assert_eq!(text, "still here");
 }
 
+/// Extended attributes belong to the file and are seen on all mounts.
 #[test]
 fn extended_attributes_are_kept_per_file() {
     let mut bed = Bed::new();
@@ -172,6 +183,8 @@ fn extended_attributes_are_kept_per_file() {
     assert!(!sh("getfattr --absolute-names -d \"$1\"/f", &[&a]).contains("user.note"));
 }
 
+/// Changes through a shared writable mapping reach the file with msync(2), munmap(2) or the close that
+/// follows.
 #[test]
 fn mapped_files_are_written_back() {
     let mut bed = Bed::new();
@@ -184,6 +197,7 @@ fn mapped_files_are_written_back() {
     assert_eq!(&fs::read(b.join("m")).unwrap()[4999..5006], b"\0hello\0");
 }
 
+/// `df` shows the room that files can take: that of the storage nodes divided by the number of copies.
 #[test]
 fn df_shows_the_room_of_the_nodes_divided_by_the_copies() {
     let mut bed = Bed::new();
@@ -196,6 +210,7 @@ fn df_shows_the_room_of_the_nodes_divided_by_the_copies() {
     assert!(numbers[1] <= numbers[0] && numbers[1] > 0, "{shown}");
 }
 
+/// What applications have written but not closed is saved when the mount is ended.
 #[test]
 fn what_an_application_left_open_is_saved_when_a_mount_ends() {
     let mut bed = Bed::new();

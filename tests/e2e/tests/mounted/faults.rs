@@ -12,6 +12,7 @@ fn wait_replicated(bed: &mut Bed) {
     });
 }
 
+/// Reading goes on from the other copies when nodes are lost, as long as one copy is left.
 #[test]
 fn reading_goes_on_from_replicas_when_nodes_go_one_after_the_other() {
     let mut bed = Bed::new();
@@ -33,6 +34,7 @@ fn reading_goes_on_from_replicas_when_nodes_go_one_after_the_other() {
     }
 }
 
+/// Writing goes on when a node is lost: data that was on its way to it goes to another.
 #[test]
 fn writing_goes_on_when_a_node_goes() {
     let mut bed = Bed::new();
@@ -51,6 +53,7 @@ fn writing_goes_on_when_a_node_goes() {
     }
 }
 
+/// A mount outlives a restart of the master: operations wait for it and go on.
 #[test]
 fn a_mount_outlives_a_restart_of_the_master() {
     let mut bed = Bed::new();
@@ -68,6 +71,8 @@ fn a_mount_outlives_a_restart_of_the_master() {
     wait_replicated(&mut bed);
 }
 
+/// fsync(2) returns when two nodes (all, if there are fewer) have the data on their disks and the master
+/// has the metadata on its own.
 #[test]
 fn fsync_leaves_two_copies_behind_without_the_replicator() {
     let mut bed = Bed::new();

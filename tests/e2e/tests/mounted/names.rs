@@ -3,6 +3,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
+/// Names are bytes: 1 to 255 of them, anything but `/` and NUL, valid UTF-8 or not.
 #[test]
 fn any_name_that_a_directory_can_hold_is_kept() {
     let mut bed = Bed::new();
@@ -27,6 +28,8 @@ fn any_name_that_a_directory_can_hold_is_kept() {
     assert_eq!(fs::read_dir(&b).unwrap().count(), all.len());
 }
 
+/// Names that are too long, paths through what is no directory, moves of a directory below itself and sizes
+/// beyond what a file can have get the errno that Linux file systems give, and nothing is changed.
 #[test]
 fn bad_names_and_sizes_get_the_errno_that_linux_gives() {
     let mut bed = Bed::new();
@@ -46,6 +49,7 @@ fn bad_names_and_sizes_get_the_errno_that_linux_gives() {
     assert_eq!(fs::read_to_string(a.join("f")).unwrap(), "content");
 }
 
+/// A listing that goes on while the directory changes shows every entry that stays exactly once.
 #[test]
 fn a_large_directory_is_listed_whole_while_it_changes() {
     let mut bed = Bed::new();
