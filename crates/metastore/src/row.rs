@@ -42,6 +42,8 @@ pub struct InodeRow {
     pub collision: Option<CollisionPolicy>,
     /// Files: MD5 of the whole content, when the last writer knew it.
     pub md5: Option<Md5>,
+    /// See [`Attr::has_acl`].
+    pub has_acl: bool,
 }
 
 impl InodeRow {
@@ -64,7 +66,7 @@ impl InodeRow {
             version: self.version,
             parent: self.parent,
             collision: self.collision,
-            has_acl: false,
+            has_acl: self.has_acl,
         }
     }
 }

@@ -160,6 +160,7 @@ fn create(txn: &mut dyn WriteTxn, name: &[u8]) -> Result<u64, StoreError> {
         parent: Ino(0),
         collision: None,
         md5: None,
+        has_acl: false,
     })?;
     txn.put_dentry(&DentryRow { parent: Ino::ROOT, name: name.to_vec(), cookie, ino: Ino(ino) })?;
     let id = BlobId { volume: VolumeId(1), key: BlobKey(ino) };

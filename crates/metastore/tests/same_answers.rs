@@ -123,6 +123,7 @@ fn inode(ino: u64, kind: u8, size: u64) -> InodeRow {
         parent: Ino(0),
         collision: None,
         md5: size.is_multiple_of(2).then_some(Md5([size as u8; 16])),
+        has_acl: size.is_multiple_of(3),
     }
 }
 

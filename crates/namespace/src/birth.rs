@@ -48,6 +48,7 @@ pub fn root(now: Timestamp) -> InodeRow {
         parent: Ino::ROOT,
         collision: None,
         md5: None,
+        has_acl: false,
     }
 }
 

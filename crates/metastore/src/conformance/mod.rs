@@ -124,10 +124,11 @@ fn inode(ino: u64, kind: FileKind, size: u64) -> InodeRow {
         parent: Ino(0),
         collision: None,
         md5: None,
+        has_acl: false,
     }
 }
 
-fn file(ino: u64) -> InodeRow {
+pub(crate) fn file(ino: u64) -> InodeRow {
     inode(ino, FileKind::File, 0)
 }
 

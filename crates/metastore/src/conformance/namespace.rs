@@ -17,6 +17,7 @@ pub(super) fn inode_comes_back_as_it_was_written(store: &Store) -> Done {
         row.rdev = 0x0801;
         row.collision = [None, Some(CollisionPolicy::Rename), Some(CollisionPolicy::Replace)][i % 3];
         row.md5 = (i % 2 == 0).then_some(Md5([i as u8; 16]));
+        row.has_acl = i % 2 == 1;
         let written = row.clone();
         write(store, move |txn| txn.put_inode(&written))?;
         let ino = row.ino;

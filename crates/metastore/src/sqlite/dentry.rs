@@ -11,8 +11,8 @@ use rusqlite::{Connection, params};
 /// A listing in one statement. An entry without an inode must not vanish from it: it comes with NULLs.
 const LIST: &str = "SELECT d.name, d.cookie, d.ino, i.ino IS NULL, i.ino, i.kind, i.mode, i.nlink, i.uid, \
     i.gid, i.rdev, i.size, i.allocated, i.atime_secs, i.atime_nanos, i.mtime_secs, i.mtime_nanos, \
-    i.ctime_secs, i.ctime_nanos, i.btime_secs, i.btime_nanos, i.version, i.parent, i.collision, i.md5 \
-    FROM dentry d LEFT JOIN inode i ON i.ino = d.ino \
+    i.ctime_secs, i.ctime_nanos, i.btime_secs, i.btime_nanos, i.version, i.parent, i.collision, i.md5, \
+    i.flags FROM dentry d LEFT JOIN inode i ON i.ino = d.ino \
     WHERE d.parent = ?1 AND d.cookie > ?2 ORDER BY d.cookie LIMIT ?3";
 
 pub(super) fn get(db: &Connection, parent: Ino, name: &[u8]) -> Result<Option<DentryRow>, StoreError> {

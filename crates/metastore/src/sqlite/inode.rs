@@ -8,20 +8,23 @@ use crate::seam::StoreError;
 use dfs_proto::{CollisionPolicy, FileKind, Ino, Version};
 use rusqlite::{Connection, params};
 
+/// The one bit of the column `flags`: [`InodeRow::has_acl`].
+const HAS_ACL: i64 = 1;
+
 const GET: &str = "SELECT ino, kind, mode, nlink, uid, gid, rdev, size, allocated, atime_secs, atime_nanos, \
-    mtime_secs, mtime_nanos, ctime_secs, ctime_nanos, btime_secs, btime_nanos, version, parent, collision, md5 \
-    FROM inode WHERE ino = ?1";
+    mtime_secs, mtime_nanos, ctime_secs, ctime_nanos, btime_secs, btime_nanos, version, parent, collision, md5, \
+    flags FROM inode WHERE ino = ?1";
 const PUT: &str = "REPLACE INTO inode (ino, kind, mode, nlink, uid, gid, rdev, size, allocated, \
     atime_secs, atime_nanos, mtime_secs, mtime_nanos, ctime_secs, ctime_nanos, btime_secs, btime_nanos, \
-    version, parent, collision, md5) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, \
-    ?16, ?17, ?18, ?19, ?20, ?21)";
+    version, parent, collision, md5, flags) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, \
+    ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
 
 pub(super) fn get(db: &Connection, ino: Ino) -> Result<Option<InodeRow>, StoreError> {
     let Some(ino) = key(ino.0) else { return Ok(None) };
     one(db, "read an inode", GET, [ino], columns)
 }
 
-/// Reads an inode from its 21 columns, in the order of [`GET`].
+/// Reads an inode from its 22 columns, in the order of [`GET`].
 pub(super) fn columns(c: &mut Columns<'_>) -> Result<InodeRow, StoreError> {
     Ok(InodeRow {
         ino: Ino(c.number()?),
@@ -41,6 +44,7 @@ pub(super) fn columns(c: &mut Columns<'_>) -> Result<InodeRow, StoreError> {
         parent: Ino(c.number()?),
         collision: collision(c)?,
         md5: c.get::<Option<[u8; 16]>>()?.map(dfs_proto::Md5),
+        has_acl: has_acl(c)?,
     })
 }
 
@@ -77,6 +81,7 @@ pub(super) fn put(db: &Connection, totals: &mut Totals, row: &InodeRow) -> Resul
         parent,
         row.collision.map(collision_code),
         row.md5.map(|md5| md5.0),
+        if row.has_acl { HAS_ACL } else { 0 },
     ];
     run(db, "write an inode", PUT, values).map(drop)
 }
@@ -127,6 +132,14 @@ fn kind(c: &mut Columns<'_>) -> Result<FileKind, StoreError> {
         7 => FileKind::BlockDevice,
         other => return Err(c.meaningless(other)),
     })
+}
+
+fn has_acl(c: &mut Columns<'_>) -> Result<bool, StoreError> {
+    match c.get()? {
+        0 => Ok(false),
+        HAS_ACL => Ok(true),
+        other => Err(c.meaningless(other)),
+    }
 }
 
 fn collision_code(policy: CollisionPolicy) -> i64 {

@@ -32,6 +32,7 @@ use lock::Lock;
 use parking_lot::Mutex;
 use readers::Readers;
 use rusqlite::{Connection, OpenFlags};
+use schema::Found;
 use statement::failed;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -161,7 +162,7 @@ fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
 
 fn open_writer(path: &Path, options: &Options) -> Result<Connection, StoreError> {
     let mut db = connect(path, OpenFlags::SQLITE_OPEN_CREATE, WRITER_CACHE_KIB)?;
-    let empty = schema::inspect(&db, path)?;
+    let found = schema::inspect(&db, path)?;
     let set = |name, value: &str| pragma(&db, name, value);
     set("journal_mode", "WAL")?;
     // Commits do not wait for the disk; `WalSync` does where it is asked for.
@@ -171,8 +172,9 @@ fn open_writer(path: &Path, options: &Options) -> Result<Connection, StoreError>
     if let Some(pages) = options.pages_max {
         set("max_page_count", &pages.to_string())?;
     }
-    if empty {
-        schema::create(&mut db)?;
+    match found {
+        Found::Nothing => schema::create(&mut db)?,
+        Found::Version(version) => schema::upgrade(&mut db, version)?,
     }
     Ok(db)
 }

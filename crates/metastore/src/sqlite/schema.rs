@@ -10,8 +10,11 @@ use std::path::Path;
 
 /// "dfsM" in ASCII, in the header of every database of this store.
 const APPLICATION_ID: i32 = 0x6466_734d;
-/// To be raised with every change of the tables, with a step in [`inspect`] that brings older ones up.
-const VERSION: i32 = 1;
+/// To be raised with every change of the tables, with a step in [`STEPS`] that brings older ones up.
+const VERSION: i32 = 2;
+
+/// What brings tables of version 1 to version 2, those of version 2 to version 3, and so on up to [`VERSION`].
+const STEPS: [&str; VERSION as usize - 1] = ["ALTER TABLE inode ADD COLUMN flags INTEGER NOT NULL DEFAULT 0"];
 
 const TABLES: &str = "
 CREATE TABLE counter (id INTEGER PRIMARY KEY, next INTEGER NOT NULL) STRICT;
@@ -27,7 +30,8 @@ CREATE TABLE inode (
     mtime_secs INTEGER NOT NULL, mtime_nanos INTEGER NOT NULL,
     ctime_secs INTEGER NOT NULL, ctime_nanos INTEGER NOT NULL,
     btime_secs INTEGER NOT NULL, btime_nanos INTEGER NOT NULL,
-    version INTEGER NOT NULL, parent INTEGER NOT NULL, collision INTEGER, md5 BLOB
+    version INTEGER NOT NULL, parent INTEGER NOT NULL, collision INTEGER, md5 BLOB,
+    flags INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE dentry (
     parent INTEGER NOT NULL, name BLOB NOT NULL, cookie INTEGER NOT NULL, ino INTEGER NOT NULL,
@@ -73,9 +77,17 @@ CREATE TABLE call_result (
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// Whether the database is empty and has to be set up. Fails for one that is not ours or too new, before
-/// anything in it is touched.
-pub(super) fn inspect(db: &Connection, path: &Path) -> Result<bool, StoreError> {
+/// What there is in a database file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing: it has to be set up.
+    Nothing,
+    /// Tables of this version, which may be an older one.
+    Version(i32),
+}
+
+/// Looks into the database. Fails for one that is not ours or too new, before anything in it is touched.
+pub(super) fn inspect(db: &Connection, path: &Path) -> Result<Found, StoreError> {
     let number = |pragma: &str| {
         db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0))
             .map_err(|e| failed("read the version of the database", e))
@@ -84,8 +96,8 @@ pub(super) fn inspect(db: &Connection, path: &Path) -> Result<bool, StoreError> 
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(|e| failed("read the tables of the database", e))?;
     let reason = match (number("application_id")?, number("user_version")?) {
-        (APPLICATION_ID, VERSION) => return Ok(false),
-        (0, 0) if tables == 0 => return Ok(true),
+        (APPLICATION_ID, version @ 1..=VERSION) => return Ok(Found::Version(version)),
+        (0, 0) if tables == 0 => return Ok(Found::Nothing),
         (APPLICATION_ID, version) => format!(
             "{} has tables of version {version}, this program knows version {VERSION}: use the dfs-master \
              that wrote it last, or a newer one",
@@ -115,4 +127,21 @@ pub(super) fn create(db: &mut Connection) -> Result<(), StoreError> {
         txn.commit()
     };
     create().map_err(|e| failed("set up the tables", e))
+}
+
+/// Brings the tables of an older version up to [`VERSION`], all at once or not at all.
+pub(super) fn upgrade(db: &mut Connection, from: i32) -> Result<(), StoreError> {
+    let steps = usize::try_from(from - 1).ok().and_then(|done| STEPS.get(done..)).unwrap_or_default();
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let mut upgrade = || -> rusqlite::Result<()> {
+        let txn = db.transaction()?;
+        steps.iter().try_for_each(|step| txn.execute_batch(step))?;
+        txn.pragma_update(None, "user_version", VERSION)?;
+        txn.commit()
+    };
+    upgrade().map_err(|e| failed("bring the tables up to date", e))?;
+    log::info!("the tables of the metadata store are of version {VERSION} now; they were of version {from}");
+    Ok(())
 }

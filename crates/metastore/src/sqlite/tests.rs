@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::conformance;
+use crate::row::InodeRow;
 use crate::seam::Counter;
 use crate::store::Store;
 use dfs_proto::Ino;
@@ -86,8 +87,29 @@ fn newer_database_is_refused_untouched() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let before = std::fs::read(&path).unwrap();
     let reason = reason(Store::open_sqlite(&path));
-    assert!(reason.contains("version 7") && reason.contains("knows version 1"), "{reason}");
+    assert!(reason.contains("version 7") && reason.contains("knows version 2"), "{reason}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn tables_of_version_1_are_brought_up_with_what_is_in_them() {
+    let (_directory, path) = fresh();
+    let store = Store::open_sqlite(&path).unwrap();
+    let row = crate::conformance::file(7);
+    let written = row.clone();
+    store.write_blocking(Durability::Process, move |txn| txn.put_inode(&written)).unwrap();
+    store.close();
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch("ALTER TABLE inode DROP COLUMN flags; PRAGMA user_version = 1").unwrap();
+    drop(db);
+    for has_acl in [false, true] {
+        let store = Store::open_sqlite(&path).unwrap();
+        let found = store.read_blocking(|txn| txn.inode(Ino(7))).unwrap();
+        assert_eq!(found, Some(InodeRow { has_acl, ..row.clone() }));
+        let changed = InodeRow { has_acl: true, ..row.clone() };
+        store.write_blocking(Durability::Process, move |txn| txn.put_inode(&changed)).unwrap();
+        store.close();
+    }
 }
 
 #[test]
@@ -238,14 +260,15 @@ fn damaged_rows_are_corrupt_and_not_taken_for_something() {
     Store::open_sqlite(&path).unwrap().close();
     let db = Connection::open(&path).unwrap();
     db.execute_batch(
-        "INSERT INTO inode VALUES (5, 99, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, NULL, NULL);
-         INSERT INTO inode VALUES (6, 1, 0, 1, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, NULL, NULL);
-         INSERT INTO inode VALUES (7, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, NULL, x'00');",
+        "INSERT INTO inode VALUES (5, 99, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, NULL, NULL, 0);
+         INSERT INTO inode VALUES (6, 1, 0, 1, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, NULL, NULL, 0);
+         INSERT INTO inode VALUES (7, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, NULL, x'00', 0);
+         INSERT INTO inode VALUES (8, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, NULL, NULL, 2);",
     )
     .unwrap();
     drop(db);
     let store = Store::open_sqlite(&path).unwrap();
-    for ino in [5, 6, 7] {
+    for ino in [5, 6, 7, 8] {
         let read = store.read_blocking(move |txn| txn.inode(Ino(ino)));
         assert!(matches!(read, Err(StoreError::Corrupt(_))), "inode {ino}: {read:?}");
     }
