@@ -71,11 +71,11 @@ async fn reap_orphans(master: &Arc<Master>, stopper: &Stopper) -> Result<(), Wir
 /// One piece of one orphan; true when nothing is left to do.
 async fn reap_piece(master: &Arc<Master>, ino: Ino) -> Result<bool, WireError> {
     let sessions = Arc::clone(&master.sessions);
-    let now = master.now();
+    let stamps = Arc::clone(&master.stamps);
     let reaped = master.store.write(Durability::Process, move |txn| {
         let mut changes = Vec::new();
         let is_open = |ino| sessions.is_open(ino);
-        let mut context = WriteContext { now, is_open: &is_open, changes: &mut changes };
+        let mut context = WriteContext { now: stamps.next(), is_open: &is_open, changes: &mut changes };
         let finished = reap_orphan(txn, &mut context, ino, ORPHAN_EXTENTS_MAX)?;
         Ok::<_, OpError>((finished, changes))
     });

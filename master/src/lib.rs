@@ -21,6 +21,7 @@ mod http;
 mod master;
 mod meta;
 mod sessions;
+mod stamps;
 
 pub use config::{Config, SharedClock};
 

@@ -5,15 +5,15 @@ use crate::config::Config;
 use crate::error::from_store;
 use crate::events::Events;
 use crate::sessions::Sessions;
+use crate::stamps::Stamps;
 use anyhow::Context;
 use dfs_metastore::{Counter, Durability, Store, WriteTxn};
-use dfs_proto::{BlobId, Timestamp};
+use dfs_proto::BlobId;
 use dfs_service::TokenKey;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// Setting: the cluster's name.
 const SETTING_CLUSTER: &str = "cluster";
@@ -40,6 +40,8 @@ pub struct Master {
     pub condemned: Arc<Mutex<HashSet<BlobId>>>,
     /// The highest inode number that was ever handed out in a range.
     pub highest_ino: Arc<AtomicU64>,
+    /// The times that go into rows.
+    pub stamps: Arc<Stamps>,
     /// Operations carried out since the start, for `/metrics`.
     pub counts: Counts,
 }
@@ -80,7 +82,8 @@ impl Master {
 
     /// A master on tables that are open already.
     pub async fn with_store(config: Config, store: Store) -> anyhow::Result<Arc<Master>> {
-        let now = wall_time(&config);
+        let stamps = Stamps::new(config.clock.clone());
+        let now = stamps.next();
         let identity = store.write(Durability::Disk, move |txn| {
             dfs_namespace::initialise(txn, now)?;
             let name = setting(txn, SETTING_CLUSTER, || format!("dfs-{:08x}", rand::random::<u32>()))?;
@@ -102,24 +105,15 @@ impl Master {
             sessions: Arc::new(sessions),
             condemned: Arc::default(),
             highest_ino: Arc::new(AtomicU64::new(highest_ino)),
+            stamps: Arc::new(stamps),
             counts: Counts::default(),
         }))
-    }
-
-    /// The time that goes into rows.
-    pub fn now(&self) -> Timestamp {
-        wall_time(&self.config)
     }
 
     /// Totals of the namespace.
     pub async fn stats(&self) -> Result<dfs_metastore::StoreStats, dfs_proto::WireError> {
         self.store.read(|txn| txn.stats()).await.map_err(from_store)
     }
-}
-
-fn wall_time(config: &Config) -> Timestamp {
-    let since_1970 = Duration::from_millis(config.clock.0.wall_ms());
-    Timestamp { secs: since_1970.as_secs() as i64, nanos: since_1970.subsec_nanos() }
 }
 
 /// A setting, made when it is missing.

@@ -7,6 +7,7 @@
 use crate::error::from_store;
 use crate::master::{Counts, Master};
 use crate::sessions::{GATEWAY, Sessions, expired};
+use crate::stamps::Stamps;
 use dfs_metastore::{Counter, Durability, ReadTxn, WriteTxn};
 use dfs_namespace::{OpError, WriteContext};
 use dfs_proto::codec::Encoding;
@@ -14,7 +15,7 @@ use dfs_proto::limits::{COMMIT_EXTENTS_MAX, INODES_MAX, META_OPS_MAX};
 use dfs_proto::meta::{ClusterOp, Commit, ExtentPage, InodeRange, MetaCall, ReadOp, WriteOp};
 use dfs_proto::{
     BlobId, ErrorCode, EventKind, Ino, MetaOp, MetaReply, MetaRequest, MetaResponse, Name, Seq, SessionId,
-    Timestamp, VolumeId, WireError,
+    VolumeId, WireError,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -218,10 +219,14 @@ async fn write_all(
     let durability =
         if ops.iter().any(|(_, op)| op.is_durable()) { Durability::Disk } else { Durability::Process };
     let session = caller.session();
+    let holder = session.unwrap_or(GATEWAY);
+    let pinned = Arc::new(Mutex::new(Vec::new()));
     let mut batch = WriteBatch {
         session,
+        holder,
+        pinned: Arc::clone(&pinned),
         acked_below,
-        now: master.now(),
+        stamps: Arc::clone(&master.stamps),
         sessions: Arc::clone(&master.sessions),
         cluster: Arc::clone(&master.cluster),
         condemned: Arc::clone(&master.condemned),
@@ -240,7 +245,12 @@ async fn write_all(
             master.events.publish(session, changes);
             results
         }
-        Err(e) => vec![Err(e.into()); count],
+        Err(e) => {
+            for ino in pinned.lock().drain(..) {
+                master.sessions.unpin(holder, ino, 1);
+            }
+            vec![Err(e.into()); count]
+        }
     }
 }
 
@@ -252,8 +262,12 @@ fn session_needed() -> WireError {
 /// What a run of writes needs inside its transaction, and what comes of it.
 struct WriteBatch {
     session: Option<SessionId>,
+    /// Who has open what is made without a name.
+    holder: SessionId,
+    /// What was made without a name: nobody has it open should the transaction fail.
+    pinned: Arc<Mutex<Vec<Ino>>>,
     acked_below: u64,
-    now: Timestamp,
+    stamps: Arc<Stamps>,
     sessions: Arc<Sessions>,
     cluster: Arc<crate::cluster::Cluster>,
     condemned: Arc<Mutex<HashSet<BlobId>>>,
@@ -283,7 +297,9 @@ impl WriteBatch {
             return Ok(Err(WireError::new(ErrorCode::InvalidArgument, message)));
         }
         if let Some(kept) = txn.call_result(id, seq)? {
-            return Ok(Encoding::Postcard.decode::<CallResult>(&kept)?);
+            let result = Encoding::Postcard.decode::<CallResult>(&kept)?;
+            self.pin_again(txn, op, &result)?;
+            return Ok(result);
         }
         let result = self.write(txn, op)?;
         txn.put_call_result(id, seq, &Encoding::Postcard.encode(&result)?)?;
@@ -298,8 +314,10 @@ impl WriteBatch {
         txn.begin_savepoint()?;
         let sessions = Arc::clone(&self.sessions);
         let is_open = |ino| sessions.is_open(ino);
-        let mut context = WriteContext { now: self.now, is_open: &is_open, changes: &mut self.changes };
+        let mut context =
+            WriteContext { now: self.stamps.next(), is_open: &is_open, changes: &mut self.changes };
         let result = dfs_namespace::write(txn, &mut context, op);
+        let result = result.and_then(|reply| self.pin_unnamed(op, &reply).map(|()| reply));
         txn.end_savepoint(result.is_ok())?;
         match result {
             Ok(reply) => {
@@ -314,17 +332,51 @@ impl WriteBatch {
         }
     }
 
-    /// What the namespace cannot know: which numbers were handed out, which blobs can be.
+    /// A file without a name is open from the start, in this same transaction: the reaper never finds it closed
+    /// before its maker has heard of it.
+    fn pin_unnamed(&self, op: &WriteOp, reply: &MetaReply) -> Result<(), OpError> {
+        let (WriteOp::MakeUnnamed(_), MetaReply::Attr(attr)) = (op, reply) else { return Ok(()) };
+        self.sessions.pin(self.holder, attr.ino).map_err(OpError::Refused)?;
+        self.pinned.lock().push(attr.ino);
+        Ok(())
+    }
+
+    /// The same for a call whose answer was lost, perhaps with the master that knew of the open.
+    fn pin_again(&self, txn: &dyn WriteTxn, op: &WriteOp, result: &CallResult) -> Result<(), OpError> {
+        let (WriteOp::MakeUnnamed(_), Ok(MetaReply::Attr(attr))) = (op, result) else { return Ok(()) };
+        if txn.inode(attr.ino)?.is_none() {
+            return Ok(());
+        }
+        self.sessions.pin_once(self.holder, attr.ino).map_err(OpError::Refused)
+    }
+
+    /// What the namespace cannot know: which numbers were handed out, which blobs can be, whose session it is.
     fn check(&self, op: &WriteOp) -> Result<(), WireError> {
         match op {
             WriteOp::Make(make) => self.check_leased(make.ino),
+            WriteOp::MakeUnnamed(make) => self.check_leased(make.ino),
+            WriteOp::Clone(clone) => self.check_locks(clone.locked_by),
             WriteOp::Commit(commit) => {
+                self.check_locks(commit.locked_by)?;
                 if commit.create.is_some() {
                     self.check_leased(commit.ino)?;
                 }
                 self.check_blobs(commit)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Locks end with the session that they were taken in. What was written under them must not lie over what
+    /// others, who could take them since, have written.
+    fn check_locks(&self, locked_by: Option<SessionId>) -> Result<(), WireError> {
+        match locked_by {
+            Some(id) if self.session != Some(id) => {
+                let message =
+                    format!("the data was written under locks of session {id}, which ended with it");
+                Err(WireError::new(ErrorCode::LockLost, message))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -153,6 +153,12 @@ impl Sessions {
         Ok(())
     }
 
+    /// Notes that the session has the file open, if that is not known.
+    pub fn pin_once(&self, id: SessionId, ino: Ino) -> Result<(), WireError> {
+        let is_known = self.table.lock().sessions.get(&id).is_some_and(|entry| entry.open.contains_key(&ino));
+        if is_known { Ok(()) } else { self.pin(id, ino) }
+    }
+
     /// `count` opens of the file have ended.
     pub fn unpin(&self, id: SessionId, ino: Ino, count: u32) {
         let mut table = self.table.lock();

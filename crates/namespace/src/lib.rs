@@ -27,7 +27,8 @@
 //! # Orphans
 //!
 //! A file that loses its last name while it is open keeps its row and its extents, as an orphan, until
-//! [`reap_orphan`] is called for it. One that nobody has open but that has more extents than one transaction
+//! [`reap_orphan`] is called for it. One that was made without a name is an orphan from the start. A link gives
+//! either a name (again) as long as it is there. One that nobody has open but that has more extents than one transaction
 //! should take apart becomes an orphan too, and *condemned*: its size is set to 0 while it still has extents,
 //! which no other file ever shows. For every operation a condemned inode is gone already, so nobody sees a
 //! half-removed file.
@@ -115,11 +116,8 @@ fn dispatch(
         WriteOp::Unlink { parent, name } => ops::unlink::unlink(txn, context, *parent, name),
         WriteOp::Rmdir { parent, name } => ops::rmdir::rmdir(txn, context, *parent, name),
         WriteOp::Rename(rename) => ops::rename::rename(txn, context, rename),
-        WriteOp::MakeUnnamed(_)
-        | WriteOp::Clone(_)
-        | WriteOp::Accessed { .. }
-        | WriteOp::Lock { .. }
-        | WriteOp::Unlock { .. } => {
+        WriteOp::MakeUnnamed(make) => ops::make_unnamed::make_unnamed(txn, context, make),
+        WriteOp::Clone(_) | WriteOp::Accessed { .. } | WriteOp::Lock { .. } | WriteOp::Unlock { .. } => {
             error::refuse(dfs_proto::ErrorCode::NotSupported, "the operation is not supported")
         }
         WriteOp::SetXattr { ino, name, value, mode, drops_set_gid: _ } => {

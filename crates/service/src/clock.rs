@@ -3,12 +3,18 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+const NANOS_PER_MS: u64 = 1_000_000;
+
 /// Where the time comes from.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds that never go back, from an arbitrary start: for ages and deadlines.
     fn monotonic_ms(&self) -> u64;
-    /// Wall clock, ms since 1970: for what other machines or people read.
-    fn wall_ms(&self) -> u64;
+    /// Wall clock, ns since 1970: for what other machines or people read. It may go back.
+    fn wall_ns(&self) -> u64;
+    /// Wall clock, ms since 1970.
+    fn wall_ms(&self) -> u64 {
+        self.wall_ns() / NANOS_PER_MS
+    }
 }
 
 /// The machine's clocks.
@@ -28,8 +34,9 @@ impl Clock for SystemClock {
         self.start.elapsed().as_millis() as u64
     }
 
-    fn wall_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    fn wall_ns(&self) -> u64 {
+        // Enough until the year 2554.
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
     }
 }
 
@@ -51,7 +58,7 @@ impl Clock for ManualClock {
         self.now_ms.load(Ordering::SeqCst)
     }
 
-    fn wall_ms(&self) -> u64 {
-        self.now_ms.load(Ordering::SeqCst)
+    fn wall_ns(&self) -> u64 {
+        self.now_ms.load(Ordering::SeqCst) * NANOS_PER_MS
     }
 }

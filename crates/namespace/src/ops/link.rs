@@ -1,4 +1,7 @@
-//! `Link`: another name for an inode that is no directory.
+//! `Link`: another name for an inode that is no directory, or the first for one that was made without.
+//!
+//! A file that has lost its last name and is open still can be named again here. linkat(2) has that for files made
+//! with O_TMPFILE only; the kernel, which knows which those are, sees to it.
 
 use crate::WriteContext;
 use crate::directory::{put_entry, touch};
@@ -21,11 +24,11 @@ pub fn link(
     if row.kind == FileKind::Directory {
         return refuse(ErrorCode::NotPermitted, format!("directory {ino} cannot have a second name"));
     }
-    if row.nlink == 0 {
-        return refuse(ErrorCode::NotFound, format!("inode {ino} has lost its last name"));
-    }
     if row.nlink >= LINKS_MAX {
         return refuse(ErrorCode::TooManyLinks, format!("inode {ino} has {LINKS_MAX} names already"));
+    }
+    if row.nlink == 0 {
+        txn.delete_orphan(ino)?;
     }
     row.nlink += 1;
     row.ctime = context.now;

@@ -6,6 +6,7 @@ pub mod getattr;
 pub mod link;
 pub mod lookup;
 pub mod make;
+pub mod make_unnamed;
 pub mod open;
 pub mod readdir;
 pub mod readlink;

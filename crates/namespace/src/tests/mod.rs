@@ -16,4 +16,5 @@ mod removal;
 mod rename;
 mod sequences;
 mod setattr;
+mod unnamed;
 mod xattr;

@@ -46,14 +46,6 @@ on_each_store! {
         world.txn.put_inode(&row).unwrap();
     }
 
-    fn an_open_file_without_a_name_gets_none_again(world) {
-        let file = world.touch(ROOT, "file");
-        world.open.insert(file);
-        world.unlink(ROOT, "file");
-        let op = WriteOp::Link { ino: file, parent: ROOT, name: name("new") };
-        assert_eq!(world.refused(&op), ErrorCode::NotFound);
-    }
-
     fn unlink_takes_one_name_and_the_inode_with_the_last(world) {
         let file = world.touch(ROOT, "a");
         world.link(file, ROOT, "b");
