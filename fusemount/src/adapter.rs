@@ -16,7 +16,8 @@ use dfs_vfs::{Fh, OpenedFile, Vfs, VfsError};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
     LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, SetxattrFlags, TimeOrNow,
+    WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -443,6 +444,7 @@ impl Filesystem for Adapter {
         value: &[u8],
         flags: i32,
         _: u32,
+        _: SetxattrFlags,
         reply: ReplyEmpty,
     ) {
         let (n, mode) = (decode!(reply, name(n)), decode!(reply, xattr_mode(flags)));

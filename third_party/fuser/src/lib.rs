@@ -40,7 +40,9 @@ pub use crate::ll::flags::copy_file_range_flags::CopyFileRangeFlags;
 pub use crate::ll::flags::fopen_flags::FopenFlags;
 pub use crate::ll::flags::init_flags::InitFlags;
 pub use crate::ll::flags::ioctl_flags::IoctlFlags;
+pub use crate::ll::flags::lk_flags::LkFlags;
 pub use crate::ll::flags::poll_flags::PollFlags;
+pub use crate::ll::flags::setxattr_flags::SetxattrFlags;
 pub use crate::ll::flags::write_flags::WriteFlags;
 pub use crate::ll::fuse_abi::consts;
 pub use crate::ll::request::FileHandle;
@@ -786,11 +788,12 @@ pub trait Filesystem: Send + Sync + 'static {
         _value: &[u8],
         flags: i32,
         position: u32,
+        setxattr_flags: SetxattrFlags,
         reply: ReplyEmpty,
     ) {
         warn!(
             "[Not Implemented] setxattr(ino: {ino:#x?}, name: {name:?}, \
-            flags: {flags:#x?}, position: {position})"
+            flags: {flags:#x?}, position: {position}, setxattr_flags: {setxattr_flags:?})"
         );
         reply.error(Errno::ENOSYS);
     }
@@ -855,6 +858,32 @@ pub trait Filesystem: Send + Sync + 'static {
         reply.error(Errno::ENOSYS);
     }
 
+    /// Create and open a file that has no name (`O_TMPFILE` of `open(2)`), in the file system
+    /// of `parent`. A `link()` may give it one later.
+    fn tmpfile(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        warn!(
+            "[Not Implemented] tmpfile(parent: {parent:#x?}, mode: {mode}, \
+            umask: {umask:#x?}, flags: {flags:#x?})"
+        );
+        reply.error(Errno::ENOSYS);
+    }
+
+    /// A process that waits for the request `unique` got a signal. The file system may answer
+    /// that request with `EINTR`, or go on as if nothing had happened. Nothing answers the
+    /// interrupt itself. It comes once per request, and it may come before the request that
+    /// it is about, or after its answer.
+    fn interrupt(&self, _req: &Request, unique: RequestId) {
+        let _ = unique;
+    }
+
     /// Test for a POSIX file lock.
     fn getlk(
         &self,
@@ -866,11 +895,12 @@ pub trait Filesystem: Send + Sync + 'static {
         end: u64,
         typ: i32,
         pid: u32,
+        lk_flags: LkFlags,
         reply: ReplyLock,
     ) {
         warn!(
             "[Not Implemented] getlk(ino: {ino:#x?}, fh: {fh}, lock_owner: {lock_owner}, \
-            start: {start}, end: {end}, typ: {typ}, pid: {pid})"
+            start: {start}, end: {end}, typ: {typ}, pid: {pid}, lk_flags: {lk_flags:?})"
         );
         reply.error(Errno::ENOSYS);
     }
@@ -893,11 +923,13 @@ pub trait Filesystem: Send + Sync + 'static {
         typ: i32,
         pid: u32,
         sleep: bool,
+        lk_flags: LkFlags,
         reply: ReplyEmpty,
     ) {
         warn!(
             "[Not Implemented] setlk(ino: {ino:#x?}, fh: {fh}, lock_owner: {lock_owner}, \
-            start: {start}, end: {end}, typ: {typ}, pid: {pid}, sleep: {sleep})"
+            start: {start}, end: {end}, typ: {typ}, pid: {pid}, sleep: {sleep}, \
+            lk_flags: {lk_flags:?})"
         );
         reply.error(Errno::ENOSYS);
     }

@@ -69,6 +69,14 @@ impl<'a> RequestWithSender<'a> {
         se: &SessionEventLoop<FS>,
     ) -> Result<Option<ResponseData>, Errno> {
         let op = self.request.operation().map_err(|_| Errno::ENOSYS)?;
+        // Comes from the kernel itself, without a uid, and gets no answer: ENOSYS would end all
+        // interrupts of this mount, EAGAIN brings it back at once.
+        if let ll::Operation::Interrupt(x) = &op {
+            if let Some(filesystem) = &se.filesystem.fs {
+                filesystem.interrupt(self.request_header(), x.unique());
+            }
+            return Ok(None);
+        }
         // Implement allow_root & access check for auto_unmount
         if (se.allowed == SessionACL::RootAndOwner
             && self.request.uid() != se.session_owner
@@ -115,8 +123,7 @@ impl<'a> RequestWithSender<'a> {
             }
 
             ll::Operation::Interrupt(_) => {
-                // TODO: handle FUSE_INTERRUPT
-                return Err(Errno::ENOSYS);
+                // This is handled before the access check.
             }
 
             ll::Operation::Lookup(x) => {
@@ -338,6 +345,7 @@ impl<'a> RequestWithSender<'a> {
                     x.value(),
                     x.flags(),
                     x.position(),
+                    x.setxattr_flags(),
                     self.reply(),
                 );
             }
@@ -385,6 +393,16 @@ impl<'a> RequestWithSender<'a> {
                     self.reply(),
                 );
             }
+            ll::Operation::Tmpfile(x) => {
+                filesystem.tmpfile(
+                    self.request_header(),
+                    self.request.nodeid(),
+                    x.mode(),
+                    x.umask(),
+                    x.flags(),
+                    self.reply(),
+                );
+            }
             ll::Operation::GetLk(x) => {
                 filesystem.getlk(
                     self.request_header(),
@@ -395,6 +413,7 @@ impl<'a> RequestWithSender<'a> {
                     x.lock().range.1,
                     x.lock().typ,
                     x.lock().pid,
+                    x.lk_flags(),
                     self.reply(),
                 );
             }
@@ -409,6 +428,7 @@ impl<'a> RequestWithSender<'a> {
                     x.lock().typ,
                     x.lock().pid,
                     x.sleep(),
+                    x.lk_flags(),
                     self.reply(),
                 );
             }

@@ -41,9 +41,7 @@ pub(crate) fn system_time_from_time(secs: i64, nsecs: u32) -> SystemTime {
     if secs >= 0 {
         SystemTime::UNIX_EPOCH + Duration::new(secs as u64, nsecs)
     } else {
-        // TODO: overflow
-        // TODO: 1_000_000_000 - nsec
-        SystemTime::UNIX_EPOCH - Duration::new((-secs) as u64, nsecs)
+        SystemTime::UNIX_EPOCH - Duration::new(secs.unsigned_abs(), 0) + Duration::new(0, nsecs)
     }
 }
 
@@ -52,7 +50,16 @@ mod test {
     use std::time::Duration;
     use std::time::UNIX_EPOCH;
 
+    use crate::time::system_time_from_time;
     use crate::time::time_from_system_time;
+
+    #[test]
+    fn test_system_time_from_time_negative() {
+        for time in [(-1, 500_000_000), (-2, 0), (i64::MIN, 0), (i64::MIN, 1)] {
+            let there_and_back = time_from_system_time(&system_time_from_time(time.0, time.1));
+            assert_eq!(time, there_and_back);
+        }
+    }
 
     #[test]
     fn test_time_from_system_time_negative() {

@@ -251,10 +251,12 @@ mod op {
     use crate::CopyFileRangeFlags;
     use crate::Errno;
     use crate::IoctlFlags;
+    use crate::LkFlags;
     use crate::OpenFlags;
     use crate::PollEvents;
     use crate::PollFlags;
     use crate::PollHandle;
+    use crate::SetxattrFlags;
     use crate::WriteFlags;
     use crate::bsd_file_flags::BsdFileFlags;
     use crate::ll::ResponseData;
@@ -832,10 +834,40 @@ mod op {
         #[expect(dead_code)]
         header: &'a fuse_in_header,
         arg: &'a fuse_setxattr_in,
+        setxattr_flags: SetxattrFlags,
         name: &'a OsStr,
         value: &'a [u8],
     }
     impl<'a> SetXAttr<'a> {
+        /// Without `FUSE_SETXATTR_EXT` the request has a shorter head. Which one this is shows
+        /// in its length: the value has to end where the request does.
+        fn parse(header: &'a fuse_in_header, data: &'a [u8]) -> Option<SetXAttr<'a>> {
+            let with_flags = |ext: bool| -> Option<SetXAttr<'a>> {
+                let mut data = ArgumentIterator::new(data);
+                let arg: &fuse_setxattr_in = data.fetch()?;
+                let setxattr_flags = if ext {
+                    let more: &fuse_setxattr_in_ext = data.fetch()?;
+                    SetxattrFlags::from_bits_retain(more.setxattr_flags)
+                } else {
+                    SetxattrFlags::empty()
+                };
+                let name = data.fetch_str()?;
+                let value = data.fetch_all();
+                // No attribute has an empty name.
+                let fits = value.len() == arg.size as usize && !name.is_empty();
+                fits.then_some(SetXAttr {
+                    header,
+                    arg,
+                    setxattr_flags,
+                    name,
+                    value,
+                })
+            };
+            with_flags(false).or_else(|| with_flags(true))
+        }
+        pub(crate) fn setxattr_flags(&self) -> SetxattrFlags {
+            self.setxattr_flags
+        }
         pub(crate) fn name(&self) -> &'a OsStr {
             self.name
         }
@@ -1170,6 +1202,9 @@ mod op {
         pub(crate) fn lock_owner(&self) -> LockOwner {
             LockOwner(self.arg.owner)
         }
+        pub(crate) fn lk_flags(&self) -> LkFlags {
+            LkFlags::from_bits_retain(self.arg.lk_flags)
+        }
     }
 
     /// Acquire, modify or release a POSIX file lock.
@@ -1199,6 +1234,9 @@ mod op {
         }
         pub(crate) fn lock_owner(&self) -> LockOwner {
             LockOwner(self.arg.owner)
+        }
+        pub(crate) fn lk_flags(&self) -> LkFlags {
+            LkFlags::from_bits_retain(self.arg.lk_flags)
         }
         /// If true, block until the lock can be acquired (SETLKW).
         /// If false, return immediately if the lock cannot be acquired (SETLK).
@@ -1249,6 +1287,26 @@ mod op {
             self.arg.mode
         }
         /// Flags as passed to the `create()` call
+        pub(crate) fn flags(&self) -> i32 {
+            self.arg.flags
+        }
+        pub(crate) fn umask(&self) -> u32 {
+            self.arg.umask
+        }
+    }
+
+    /// Create and open a file that has no name (`O_TMPFILE` of `open(2)`).
+    #[derive(Debug)]
+    pub(crate) struct Tmpfile<'a> {
+        #[expect(dead_code)]
+        header: &'a fuse_in_header,
+        arg: &'a fuse_create_in,
+    }
+    impl Tmpfile<'_> {
+        pub(crate) fn mode(&self) -> u32 {
+            self.arg.mode
+        }
+        /// Flags as passed to the `open()` call
         pub(crate) fn flags(&self) -> i32 {
             self.arg.flags
         }
@@ -1716,16 +1774,9 @@ mod op {
                 header,
                 arg: data.fetch()?,
             }),
-            fuse_opcode::FUSE_SETXATTR => Operation::SetXAttr({
-                let out = SetXAttr {
-                    header,
-                    arg: data.fetch()?,
-                    name: data.fetch_str()?,
-                    value: data.fetch_all(),
-                };
-                assert!(out.value.len() == out.arg.size as usize);
-                out
-            }),
+            fuse_opcode::FUSE_SETXATTR => {
+                Operation::SetXAttr(SetXAttr::parse(header, data.fetch_all())?)
+            }
             fuse_opcode::FUSE_GETXATTR => Operation::GetXAttr(GetXAttr {
                 header,
                 arg: data.fetch()?,
@@ -1798,6 +1849,11 @@ mod op {
                 header,
                 arg: data.fetch()?,
                 name: data.fetch_str()?.as_ref(),
+            }),
+            // A name follows that means nothing.
+            fuse_opcode::FUSE_TMPFILE => Operation::Tmpfile(Tmpfile {
+                header,
+                arg: data.fetch()?,
             }),
             fuse_opcode::FUSE_INTERRUPT => Operation::Interrupt(Interrupt {
                 header,
@@ -1914,6 +1970,7 @@ pub(crate) enum Operation<'a> {
     SetLk(SetLk<'a>),
     Access(Access<'a>),
     Create(Create<'a>),
+    Tmpfile(Tmpfile<'a>),
     Interrupt(Interrupt<'a>),
     BMap(BMap<'a>),
     Destroy(Destroy<'a>),
@@ -2065,6 +2122,9 @@ impl fmt::Display for Operation<'_> {
                 x.mode(),
                 x.flags()
             ),
+            Operation::Tmpfile(x) => {
+                write!(f, "TMPFILE mode {:#05o}, flags {:#x}", x.mode(), x.flags())
+            }
             Operation::Interrupt(x) => write!(f, "INTERRUPT unique {:?}", x.unique()),
             Operation::BMap(x) => write!(f, "BMAP blocksize {}, ids {}", x.block_size(), x.block()),
             Operation::Destroy(_) => write!(f, "DESTROY"),
