@@ -4,7 +4,7 @@
 //! against the CRC32C of their chunks.
 
 use crate::blobs::{Inner, Tries, failed_at};
-use crate::checksum::{crc32c_chunks, md5, off_worker};
+use crate::checksum::{crc32c_chunks, md5_of_blob, off_worker};
 use crate::placement::replica_order;
 use crate::retry::{Backoff, passes_by_itself};
 use crate::{ClientError, FetchedBlob};
@@ -231,7 +231,7 @@ async fn verified(fetched: FetchedBlob, blob: &BlobRef, part: &Part) -> Result<B
             if data.len() != length {
                 return Err(damaged(format!("{} bytes instead of {length}", data.len())));
             }
-            let sum = off_worker(data.clone(), md5).await;
+            let sum = md5_of_blob(data.clone()).await;
             sum.map(|sum| match sum == wanted {
                 true => Ok(data),
                 false => Err(format!("MD5 {sum} instead of {wanted}")),

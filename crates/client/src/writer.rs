@@ -1,7 +1,7 @@
 //! Stores one blob: on a random primary, and on another one when that fails.
 
 use crate::blobs::{Inner, Tries, failed_at};
-use crate::checksum::{crc32c_chunks, md5, off_worker};
+use crate::checksum::{crc32c_chunks, md5_of_blob, off_worker};
 use crate::grants::Place;
 use crate::retry::Backoff;
 use crate::{ClientError, PutBlob};
@@ -55,7 +55,7 @@ pub(crate) async fn put(inner: &Inner, data: Bytes, origin: BlobOrigin) -> Resul
         let message = format!("a blob has 1 to {BLOB_BYTES_MAX} bytes, not {}", data.len());
         return Err(ClientError::local(ErrorCode::InvalidArgument, message));
     }
-    let (md5, crc32c) = off_worker(data.clone(), |d| (md5(d), crc32c_chunks(d))).await?;
+    let (md5, crc32c) = tokio::try_join!(md5_of_blob(data.clone()), off_worker(data.clone(), crc32c_chunks))?;
     let deadline = Instant::now() + inner.config.put_deadline;
     Put { inner, data, md5, crc32c, origin, deadline, tried: Vec::new(), tries: Tries::default() }.run().await
 }

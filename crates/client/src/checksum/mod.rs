@@ -1,5 +1,7 @@
 //! MD5 of blobs and files, CRC32C of chunks.
 
+mod lanes;
+
 use crate::ClientError;
 use crate::task::not_finished;
 use bytes::Bytes;
@@ -14,7 +16,7 @@ const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// MD5 (RFC 1321) of `data`.
 pub fn md5(data: &[u8]) -> Md5 {
-    Md5(md5::Md5::digest(data).into())
+    Md5(md5_simd::digest(data))
 }
 
 /// CRC32C of each [`CHUNK_BYTES`] of `data`, the last one shorter; empty for no data.
@@ -41,6 +43,14 @@ impl Md5Hasher {
     pub fn finish(self) -> Md5 {
         Md5(self.0.finalize().into())
     }
+}
+
+/// MD5 of a blob without holding up the async worker; blobs that come together are hashed together.
+pub(crate) async fn md5_of_blob(data: Bytes) -> Result<Md5, ClientError> {
+    if data.len() <= INLINE_BYTES_MAX {
+        return Ok(md5(&data));
+    }
+    lanes::md5(data).await
 }
 
 /// Threads that hash at a time: more than there are processors only push each other aside.

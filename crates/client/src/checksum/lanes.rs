@@ -1,0 +1,178 @@
+//! MD5 of several blobs at once, side by side in SIMD lanes.
+//!
+//! One stream of MD5 is a chain of dependent steps and runs at 0.45 to 0.66 GB/s on a core, whatever the
+//! processor. Independent blobs in lanes of one register take the time of one: 16 of them reach 6 GB/s. So blobs
+//! that wait are hashed together. Nobody waits for lanes to fill: a batch is what has gathered while the last
+//! one was under way, and a blob that comes alone is hashed alone.
+
+use crate::ClientError;
+use bytes::Bytes;
+use dfs_proto::{ErrorCode, Md5};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::LazyLock;
+use tokio::sync::oneshot;
+
+/// Blobs in one batch: one 512-bit register of 32-bit words.
+const LANES_MAX: usize = 16;
+
+/// Lanes that a batch of 2 or 3 blobs is filled up to: with fewer than 4 the library hashes one after the
+/// other. (Measured: 3 blobs of 4 MiB take 19 ms by themselves, 9.6 ms in 4 lanes.)
+const LANES_MIN: usize = 4;
+
+/// Blobs of one batch differ in length by less than this factor: a batch takes as long as its longest.
+const LENGTH_RATIO_MAX: usize = 2;
+
+static HASHER: LazyLock<Hasher> = LazyLock::new(|| Hasher {
+    threads_max: std::thread::available_parallelism().map_or(1, usize::from),
+    state: Mutex::default(),
+});
+
+/// Blobs that wait, and the threads that hash. Memory is bounded by those who wait for a digest.
+struct Hasher {
+    threads_max: usize,
+    /// Held for a few pushes and pops.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Job>,
+    threads: usize,
+}
+
+struct Job {
+    data: Bytes,
+    done: oneshot::Sender<Md5>,
+}
+
+/// MD5 of `data`, hashed on a blocking thread together with whatever else waits.
+pub(super) async fn md5(data: Bytes) -> Result<Md5, ClientError> {
+    HASHER.hash(data).await
+}
+
+impl Hasher {
+    async fn hash(&'static self, data: Bytes) -> Result<Md5, ClientError> {
+        let (done, digest) = oneshot::channel();
+        if self.add(Job { data, done }) {
+            tokio::task::spawn_blocking(|| self.work());
+        }
+        let stopped = |_| ClientError::local(ErrorCode::Internal, "a digest was not finished");
+        digest.await.map_err(stopped)
+    }
+
+    /// Queues a job; whether another thread should begin: the first, or a further one once a whole batch
+    /// waits. More threads than that would only leave each other fewer lanes.
+    fn add(&self, job: Job) -> bool {
+        let mut state = self.state.lock();
+        state.waiting.push_back(job);
+        let begins = state.threads == 0
+            || (state.threads < self.threads_max && state.waiting.len() > state.threads * LANES_MAX);
+        state.threads += usize::from(begins);
+        begins
+    }
+
+    fn work(&self) {
+        while let Some(batch) = self.next_batch() {
+            let jobs: Vec<&[u8]> = batch.iter().map(|job| &job.data[..]).collect();
+            let digests = digests(&jobs);
+            for (job, digest) in batch.into_iter().zip(digests) {
+                // Who asked may have gone away.
+                let _ = job.done.send(digest);
+            }
+        }
+    }
+
+    /// The oldest job and those like it that wait; `None` ends the thread.
+    fn next_batch(&self) -> Option<Vec<Job>> {
+        let mut state = self.state.lock();
+        let Some(first) = state.waiting.pop_front() else {
+            state.threads -= 1;
+            return None;
+        };
+        let length = first.data.len();
+        let mut batch = vec![first];
+        let mut left = VecDeque::with_capacity(state.waiting.len());
+        for job in state.waiting.drain(..) {
+            let is_alike = job.data.len() <= length * LENGTH_RATIO_MAX
+                && length <= job.data.len() * LENGTH_RATIO_MAX
+                && batch.len() < LANES_MAX;
+            if is_alike { batch.push(job) } else { left.push_back(job) }
+        }
+        state.waiting = left;
+        Some(batch)
+    }
+}
+
+/// MD5 (RFC 1321) of each.
+fn digests(jobs: &[&[u8]]) -> Vec<Md5> {
+    let mut lanes = jobs.to_vec();
+    if let [first, _, ..] = jobs
+        && jobs.len() < LANES_MIN
+    {
+        lanes.resize(LANES_MIN, first);
+    }
+    let mut digests = vec![[0; 16]; lanes.len()];
+    md5_simd::md5_many(&lanes, &mut digests);
+    digests.into_iter().take(jobs.len()).map(Md5).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::future::join_all;
+    use md5::Digest;
+    use proptest::prelude::*;
+
+    fn reference(data: &[u8]) -> Md5 {
+        Md5(md5::Md5::digest(data).into())
+    }
+
+    fn bytes(length: usize, seed: u8) -> Vec<u8> {
+        (0..length).map(|i| (i as u8).wrapping_mul(31) ^ seed ^ (i >> 8) as u8).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn lanes_give_what_one_stream_gives(lengths in prop::collection::vec(0usize..5000, 1..20), same in any::<bool>()) {
+            let first = lengths[0];
+            let lengths = lengths.iter().map(|l| if same { first } else { *l });
+            let jobs: Vec<Vec<u8>> = lengths.enumerate().map(|(i, l)| bytes(l, i as u8)).collect();
+            let slices: Vec<&[u8]> = jobs.iter().map(|j| &j[..]).collect();
+            let expected: Vec<Md5> = slices.iter().map(|j| reference(j)).collect();
+            prop_assert_eq!(digests(&slices), expected);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn everybody_who_asks_at_once_gets_the_digest_of_their_own_data() {
+        let blobs: Vec<Bytes> =
+            (0..100).map(|i| bytes([70_000, 140_001, 1 << 20][i % 3], i as u8).into()).collect();
+        let sums = join_all(blobs.iter().map(|blob| md5(blob.clone()))).await;
+        for (blob, sum) in blobs.iter().zip(sums) {
+            assert_eq!(sum.unwrap(), reference(blob));
+        }
+    }
+
+    #[test]
+    fn a_batch_is_what_waits_and_is_alike() {
+        let hasher = Hasher { threads_max: 2, state: Mutex::default() };
+        let mut answers = Vec::new();
+        let mut add = |length: usize| {
+            let (done, digest) = oneshot::channel();
+            answers.push(digest);
+            hasher.add(Job { data: bytes(length, 0).into(), done })
+        };
+        assert!(add(1000), "the first job begins a thread");
+        assert!(!add(600), "the second is left to it");
+        assert!(!add(10));
+        let begins: Vec<bool> = (0..LANES_MAX).map(|_| add(1000)).collect();
+        assert_eq!(begins.iter().filter(|b| **b).count(), 1, "a whole batch waits for a second thread");
+        let lengths = |batch: Vec<Job>| batch.iter().map(|j| j.data.len()).collect::<Vec<_>>();
+        let batch = lengths(hasher.next_batch().unwrap());
+        assert_eq!((batch.len(), batch[1]), (LANES_MAX, 600));
+        assert_eq!(lengths(hasher.next_batch().unwrap()), [10]);
+        assert_eq!(lengths(hasher.next_batch().unwrap()), [1000, 1000]);
+        assert!(hasher.next_batch().is_none());
+    }
+}
