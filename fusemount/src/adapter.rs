@@ -449,7 +449,7 @@ impl Filesystem for Adapter {
     ) {
         let (n, mode) = (decode!(reply, name(n)), decode!(reply, xattr_mode(flags)));
         let value = Bytes::copy_from_slice(value);
-        answer!(self, reply, "setxattr", |vfs| vfs.setxattr(ino(inode), n, value, mode), |r, ()| r.ok());
+        answer!(self, reply, "setxattr", |vfs| vfs.setxattr(ino(inode), n, value, mode, false), |r, ()| r.ok());
     }
 
     fn getxattr(&self, _: &Request, inode: INodeNo, n: &OsStr, size: u32, reply: ReplyXattr) {

@@ -19,7 +19,7 @@ pub(crate) fn name(n: &OsStr) -> Result<Name, Errno> {
 }
 
 pub(crate) fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), umask: 0 }
 }
 
 pub(crate) fn file_type(kind: FileKind) -> FileType {
@@ -87,6 +87,7 @@ pub(crate) fn open_flags(flags: i32) -> OpenFlags {
         append: flags & libc::O_APPEND != 0,
         truncate: flags & libc::O_TRUNC != 0,
         exclusive: flags & libc::O_EXCL != 0,
+        no_atime: flags & libc::O_NOATIME != 0,
     }
 }
 

@@ -7,8 +7,12 @@ use fuser::Errno;
 /// The errno of a failed operation; what an application cannot be expected to cause is logged with its
 /// reason, because an errno cannot carry one.
 pub(crate) fn errno(operation: &str, e: &VfsError) -> Errno {
-    if let VfsError::BadHandle(_) = e {
-        return Errno::EBADF;
+    match e {
+        VfsError::BadHandle(_) => return Errno::EBADF,
+        VfsError::NothingThere => return Errno::ENXIO,
+        VfsError::WouldBlock => return Errno::EAGAIN,
+        VfsError::Interrupted => return Errno::EINTR,
+        _ => {}
     }
     let code = e.code();
     if is_failure(code) {

@@ -28,6 +28,15 @@ pub enum VfsError {
     /// An argument that cannot be meant.
     #[error("{0}")]
     InvalidArgument(&'static str),
+    /// There is no data, or no byte at all, where one was looked for (ENXIO of lseek(2)).
+    #[error("there is nothing at this offset or after it")]
+    NothingThere,
+    /// It would have to be waited for, and the caller does not want to (EAGAIN).
+    #[error("this would have to be waited for")]
+    WouldBlock,
+    /// The caller was interrupted while it waited (EINTR).
+    #[error("interrupted while waiting")]
+    Interrupted,
     /// Something that this file system does not do.
     #[error("{0} is not supported")]
     NotSupported(&'static str),
@@ -47,11 +56,15 @@ pub enum VfsError {
 }
 
 impl VfsError {
-    /// The code that stands for the error. `BadHandle` has none on the wire and is told apart by the caller.
+    /// The code that stands for the error. `BadHandle`, `NothingThere`, `WouldBlock` and `Interrupted` have none
+    /// on the wire and are told apart by the caller.
     pub fn code(&self) -> ErrorCode {
         match self {
             VfsError::Client(e) => e.code(),
-            VfsError::BadHandle(_) | VfsError::InvalidArgument(_) => ErrorCode::InvalidArgument,
+            VfsError::BadHandle(_) | VfsError::InvalidArgument(_) | VfsError::NothingThere => {
+                ErrorCode::InvalidArgument
+            }
+            VfsError::WouldBlock | VfsError::Interrupted => ErrorCode::Unavailable,
             VfsError::NameTaken => ErrorCode::Exists,
             VfsError::NotEmpty => ErrorCode::NotEmpty,
             VfsError::Forgotten(_) => ErrorCode::Stale,

@@ -1,10 +1,9 @@
 //! A file that is open here, or has content that is not published yet.
 
-use crate::VfsError;
 use crate::layer::{BlobSlice, Layer, Written, base_of};
 use crate::range_map::{Piece, RangeMap};
 use crate::staging::Buffer;
-use bytes::Bytes;
+use crate::{Allocation, VfsError};
 use dfs_proto::meta::{Create, ExtentPage};
 use dfs_proto::{Attr, Ino, Name, Timestamp, Version};
 use parking_lot::{Mutex, MutexGuard};
@@ -59,16 +58,6 @@ pub(crate) struct FileState {
     pub maybe_made: bool,
     /// The file is known to have no `security.capability`: the kernel asks for it with every write.
     pub no_capability: bool,
-}
-
-/// Where a part of a read comes from.
-pub(crate) enum Part {
-    /// Bytes at hand.
-    Bytes(Bytes),
-    /// Bytes of a blob.
-    Blob { slice: BlobSlice, length: u64 },
-    /// Zeros.
-    Hole(u64),
 }
 
 impl File {
@@ -132,22 +121,6 @@ impl FileState {
         self.opens > 0 && (self.pins == 0 || self.stale) && matches!(self.origin, Origin::Published)
     }
 
-    /// Attributes as applications see them.
-    pub fn view(&self) -> Attr {
-        let mut attr = self.attr.clone();
-        attr.size = self.size;
-        let layers = [Some(&self.dirty), self.in_flight.as_ref()];
-        if let Some(mtime) = layers.iter().flatten().find_map(|l| l.mtime) {
-            attr.mtime = mtime;
-            attr.ctime = attr.ctime.max(mtime);
-        }
-        if self.is_dirty() {
-            let staged: u64 = layers.iter().flatten().map(|l| l.pieces.covered()).sum();
-            attr.allocated = (attr.allocated + staged).min(self.size.next_multiple_of(4096));
-        }
-        attr
-    }
-
     /// Takes over an answer of the master, if nothing later has been taken over meanwhile. Changes made here
     /// stay on top. `changes_before` is [`FileState::changes`] from before the question.
     pub fn refresh(
@@ -204,7 +177,7 @@ impl FileState {
                 // The layer's own idea of the size holds, and that is what `size` was made of.
                 return;
             }
-            size = size.max(layer.pieces.end());
+            size = size.max(layer.floor);
         }
         self.size = size;
     }
@@ -248,7 +221,7 @@ impl FileState {
 
     /// Puts written bytes in place; the caller has taken them from the budget. Returns how many of `data` the
     /// present buffer took: 0 when there is none or it is full.
-    pub fn put_bytes(&mut self, offset: u64, data: &[u8], appending: bool) -> usize {
+    pub fn put_bytes(&mut self, offset: u64, data: &[u8], appending: bool, now: Timestamp) -> usize {
         let Some(buffer) = &self.tail else { return 0 };
         let length = buffer.room().min(data.len());
         if length == 0 {
@@ -256,19 +229,21 @@ impl FileState {
         }
         let at = buffer.append(&data[..length]);
         let source = Written { buffer: Some(buffer.clone()), at };
-        if self.dirty.pieces.is_empty() {
+        if self.dirty.pieces.is_empty() && self.dirty.floor == 0 {
             self.dirty.append_from = appending.then_some(offset);
         } else if !appending {
             self.dirty.append_from = None;
         }
+        let end = offset + length as u64;
+        self.dirty.allocated_by += length as i64 - self.backed_within(offset, end) as i64;
         self.dirty.pieces.insert(Piece { offset, length: length as u64, source });
-        self.wrote_to(offset + length as u64);
+        self.wrote_to(end, now);
         length
     }
 
     /// Overwrites bytes that are still in the open buffer, which costs no memory. Returns how many of `data`
     /// lay in one such piece.
-    pub fn overwrite_staged(&mut self, offset: u64, data: &[u8]) -> usize {
+    pub fn overwrite_staged(&mut self, offset: u64, data: &[u8], now: Timestamp) -> usize {
         let Some(tail) = &self.tail else { return 0 };
         let Some(piece) = self.dirty.pieces.at(offset) else { return 0 };
         let Some(buffer) = piece.source.buffer.as_ref().filter(|b| Arc::ptr_eq(b, tail)) else { return 0 };
@@ -277,97 +252,62 @@ impl FileState {
         if !buffer.overwrite(piece.source.at + skip as u32, &data[..length]) {
             return 0;
         }
-        self.wrote_to(offset + length as u64);
+        self.wrote_to(offset + length as u64, now);
         length
     }
 
-    fn wrote_to(&mut self, end: u64) {
+    fn wrote_to(&mut self, end: u64, now: Timestamp) {
         self.size = self.size.max(end);
-        self.dirty.mtime = Some(Timestamp::now());
+        self.dirty.floor = self.dirty.floor.max(end);
+        self.content_changed(now);
+    }
+
+    fn content_changed(&mut self, now: Timestamp) {
+        self.dirty.mtime = Some(now);
+        self.dirty.ctime = Some(now);
         self.dirty.dirty = true;
     }
 
+    /// Carries out fallocate(2) on `from..to`. A hole is staged like a write of zeros, but nothing vouches for
+    /// its end: the file may have been cut elsewhere.
+    pub fn allocate(&mut self, from: u64, to: u64, how: Allocation, now: Timestamp) {
+        match how {
+            Allocation::Reserve { keep_size: true } => {}
+            Allocation::Reserve { keep_size: false } => self.grow_to(to, now),
+            Allocation::PunchHole | Allocation::Zero { keep_size: true } => self.punch(from, to, now),
+            Allocation::Zero { keep_size: false } => {
+                self.punch(from, to, now);
+                self.grow_to(to, now);
+            }
+        }
+    }
+
+    fn punch(&mut self, from: u64, to: u64, now: Timestamp) {
+        let to = to.min(self.size);
+        if from >= to {
+            return;
+        }
+        self.dirty.allocated_by -= self.backed_within(from, to) as i64;
+        let source = Written { buffer: None, at: 0 };
+        self.dirty.pieces.insert(Piece { offset: from, length: to - from, source });
+        self.dirty.append_from = None;
+        self.content_changed(now);
+    }
+
+    fn grow_to(&mut self, end: u64, now: Timestamp) {
+        if end > self.size {
+            self.dirty.append_from = None;
+            self.wrote_to(end, now);
+        }
+    }
+
     /// Changes the size here.
-    pub fn truncate(&mut self, size: u64) {
+    pub fn truncate(&mut self, size: u64, now: Timestamp) {
         // Extending is a truncation too: the size is to be exactly this.
         let cut = size.min(self.size);
+        self.dirty.allocated_by -= self.backed_within(cut, self.size) as i64;
         self.dirty.truncate(cut);
         self.size = size;
-        self.dirty.mtime = Some(Timestamp::now());
-    }
-
-    /// Where `from..to` comes from; `to` is within the size. `None` when the base is not known that far.
-    pub fn parts(&self, from: u64, to: u64) -> Option<Vec<Part>> {
-        let mut parts = Vec::new();
-        self.layer_parts(&mut parts, 0, from, to).then_some(parts)
-    }
-
-    /// Parts as seen from layer `depth` (0 dirty, 1 in flight, 2 base) downwards.
-    fn layer_parts(&self, out: &mut Vec<Part>, depth: usize, from: u64, to: u64) -> bool {
-        let layer = match depth {
-            0 => &self.dirty,
-            1 => match &self.in_flight {
-                Some(layer) => layer,
-                None => return self.layer_parts(out, 2, from, to),
-            },
-            _ => return self.base_parts(out, from, to),
-        };
-        let mut at = from;
-        for piece in layer.pieces.within(from, to) {
-            if !self.below(out, layer, depth, at, piece.offset) {
-                return false;
-            }
-            at = piece.end();
-            push_written(out, &piece);
-        }
-        self.below(out, layer, depth, at, to)
-    }
-
-    /// What shows through `layer` in `from..to`: nothing beyond its truncation.
-    fn below(&self, out: &mut Vec<Part>, layer: &Layer, depth: usize, from: u64, to: u64) -> bool {
-        if from >= to {
-            return true;
-        }
-        let visible = layer.truncate_to.map_or(to, |cut| cut.clamp(from, to));
-        if from < visible && !self.layer_parts(out, depth + 1, from, visible) {
-            return false;
-        }
-        if visible < to {
-            out.push(Part::Hole(to - visible));
-        }
-        true
-    }
-
-    fn base_parts(&self, out: &mut Vec<Part>, from: u64, to: u64) -> bool {
-        if self.stale || self.base_known_to < to.min(self.attr.size) {
-            return false;
-        }
-        let mut at = from;
-        for piece in self.base.within(from, to) {
-            if at < piece.offset {
-                out.push(Part::Hole(piece.offset - at));
-            }
-            at = piece.end();
-            out.push(Part::Blob { slice: piece.source, length: piece.length });
-        }
-        if at < to {
-            out.push(Part::Hole(to - at));
-        }
-        true
-    }
-}
-
-fn push_written(out: &mut Vec<Part>, piece: &Piece<Written>) {
-    let Some(buffer) = &piece.source.buffer else {
-        out.push(Part::Hole(piece.length));
-        return;
-    };
-    // Bytes first: once they are gone, the blob is known.
-    match buffer.copy(piece.source.at, piece.length as usize) {
-        Some(bytes) => out.push(Part::Bytes(bytes)),
-        None => {
-            let blob = buffer.stored().expect("bytes leave a buffer only after its blob is known");
-            out.push(Part::Blob { slice: BlobSlice { blob, at: piece.source.at }, length: piece.length });
-        }
+        self.content_changed(now);
     }
 }

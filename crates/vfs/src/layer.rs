@@ -58,8 +58,14 @@ pub(crate) struct Layer {
     pub append_from: Option<u64>,
     /// Size of the file with this layer, from the moment it is published.
     pub size: u64,
+    /// The file ends here or later: where writes and reservations of the layer ended.
+    pub floor: u64,
+    /// By how many bytes the layer changes what is backed by blobs, as far as what is below was known.
+    pub allocated_by: i64,
     /// Modification time.
     pub mtime: Option<Timestamp>,
+    /// When the last change was made here.
+    pub ctime: Option<Timestamp>,
     /// Whether there is anything to publish, were it only the creation.
     pub dirty: bool,
 }
@@ -84,13 +90,13 @@ impl Layer {
             .collect()
     }
 
-    /// What the commit says about the size. A plain write vouches for its own end only: somebody else may
-    /// have truncated the file meanwhile.
+    /// What the commit says about the size. A plain write or a reservation vouches for its own end only:
+    /// somebody else may have truncated the file meanwhile.
     pub fn commit_size(&self, is_new: bool) -> CommitSize {
         if is_new || self.truncate_to.is_some() {
             CommitSize::Exactly(self.size)
         } else {
-            CommitSize::AtLeast(self.pieces.end())
+            CommitSize::AtLeast(self.floor)
         }
     }
 
@@ -118,6 +124,7 @@ impl Layer {
         if let Some(from) = self.append_from.filter(|from| *from != size) {
             self.pieces = std::mem::take(&mut self.pieces).moved(from, size);
             self.append_from = Some(size);
+            self.floor = self.pieces.end();
         }
     }
 
@@ -126,6 +133,7 @@ impl Layer {
         self.pieces.remove(size, u64::MAX);
         self.truncate_to = Some(self.truncate_to.map_or(size, |before| before.min(size)));
         self.append_from = None;
+        self.floor = 0;
         self.dirty = true;
     }
 
@@ -136,12 +144,16 @@ impl Layer {
             self.truncate_to = Some(self.truncate_to.map_or(size, |before| before.min(size)));
         }
         self.append_from = match (self.pieces.is_empty(), upper.pieces.is_empty()) {
-            (true, _) => upper.append_from,
+            // A reservation stays where it was made.
+            (true, _) => upper.append_from.filter(|_| self.floor == 0),
             (false, true) => self.append_from,
             (false, false) => self.append_from.filter(|_| upper.append_from.is_some()),
         };
         self.pieces.overlay(upper.pieces);
+        self.floor = self.floor.max(upper.floor);
+        self.allocated_by += upper.allocated_by;
         self.mtime = upper.mtime.or(self.mtime);
+        self.ctime = upper.ctime.or(self.ctime);
         self.dirty |= upper.dirty;
     }
 }

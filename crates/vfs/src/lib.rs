@@ -16,6 +16,7 @@
 //! ```
 
 mod cache;
+mod clock;
 mod config;
 mod error;
 mod file;
@@ -30,10 +31,12 @@ mod range_map;
 mod read;
 mod staging;
 mod vfs;
+mod view;
+mod walk;
 
 pub use config::VfsConfig;
 pub use error::VfsError;
 pub use handle::Fh;
 pub use invalidate::KernelCaches;
-pub use ops::{Caller, Created, Listed, OpenFlags, OpenedFile, ReadData};
+pub use ops::{Allocation, Caller, Created, Listed, OpenFlags, OpenedFile, ReadData, Seek};
 pub use vfs::Vfs;

@@ -46,6 +46,13 @@ impl Names {
         known.name = Some(name.clone());
     }
 
+    /// Notes that the kernel was told of `ino`, which has no name, once more.
+    pub fn remember_unnamed(&self, ino: Ino, parent: Ino) {
+        let mut inner = self.inner.lock();
+        let known = inner.known.entry(ino).or_insert(Known { lookups: 0, parent, name: None, cached: None });
+        known.lookups += 1;
+    }
+
     /// The kernel has dropped references.
     pub fn forget(&self, ino: Ino, lookups: u64) {
         let mut inner = self.inner.lock();

@@ -192,6 +192,7 @@ impl Vfs {
     }
 
     fn apply_commit(&self, ino: Ino, state: &mut FileState, layer: &Layer, committed: &Committed) {
+        self.clock.saw(committed.attr.ctime);
         let before = state.attr.version;
         // With nothing laid over it the base is still good if there is no other version, and of a version that
         // somebody else made if there is one.

@@ -2,14 +2,15 @@
 //! blobs fetched ahead.
 
 use crate::VfsError;
-use crate::file::{File, Origin, Part};
+use crate::file::{File, Origin};
 use crate::handle::FileHandle;
 use crate::layer::BlobSlice;
 use crate::vfs::Vfs;
+use crate::walk::Part;
 use bytes::{Bytes, BytesMut};
 use dfs_proto::limits::EXTENT_PAGE_MAX;
 use dfs_proto::meta::ReadOp;
-use dfs_proto::{BlobRef, MetaReply};
+use dfs_proto::{BlobRef, Ino, MetaReply};
 use futures_util::future::try_join_all;
 use std::sync::Arc;
 
@@ -45,10 +46,7 @@ impl Vfs {
             }
             return self.gather(parts, sequential).await;
         }
-        Err(VfsError::Client(dfs_client::ClientError::local(
-            dfs_proto::ErrorCode::Unavailable,
-            format!("inode {} changes faster than it can be read", file.ino),
-        )))
+        Err(changes_too_fast(file.ino))
     }
 
     /// Makes sure that the published content is known up to `to`, and not known to be out of date.
@@ -178,4 +176,10 @@ impl Vfs {
     pub(crate) fn is_published(file: &File) -> bool {
         matches!(file.lock().origin, Origin::Published)
     }
+}
+
+/// A file that was changed each time that it was looked at.
+pub(crate) fn changes_too_fast(ino: Ino) -> VfsError {
+    let message = format!("inode {ino} changes faster than it can be read");
+    dfs_client::ClientError::local(dfs_proto::ErrorCode::Unavailable, message).into()
 }

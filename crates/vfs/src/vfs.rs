@@ -1,6 +1,7 @@
 //! The mount's state.
 
 use crate::cache::BlobCache;
+use crate::clock::Clock;
 use crate::file::{File, FileState, Origin};
 use crate::handle::Handles;
 use crate::inode_numbers::InodeNumbers;
@@ -33,6 +34,7 @@ pub struct Vfs {
     pub(crate) handles: Handles,
     pub(crate) names: Names,
     pub(crate) numbers: InodeNumbers,
+    pub(crate) clock: Clock,
     pub(crate) kernel: OnceLock<Arc<dyn KernelCaches>>,
     /// Whether changes by others are being pushed to us.
     pub(crate) pushed: AtomicBool,
@@ -52,6 +54,7 @@ impl Vfs {
             handles: Handles::default(),
             names: Names::default(),
             numbers: InodeNumbers::default(),
+            clock: Clock::default(),
             kernel: OnceLock::new(),
             pushed: AtomicBool::new(false),
             config,

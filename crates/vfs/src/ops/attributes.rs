@@ -70,11 +70,11 @@ impl Vfs {
                 self.freshen(file, 0).await?;
             }
             changes.size = None;
-            file.lock().truncate(size);
+            file.lock().truncate(size, self.clock.now());
         }
         // A file that is being made just now takes them before or after that, never beside it.
         let serial = if Vfs::is_published(file) { None } else { Some(file.publishing.lock().await) };
-        let left = file.lock().take_local_changes(changes);
+        let left = file.lock().take_local_changes(changes, self.clock.now());
         let published = Vfs::is_published(file);
         drop(serial);
         if published && left != AttrChanges::default() {
@@ -89,7 +89,10 @@ impl Vfs {
 
     async fn setattr_at_master(&self, ino: Ino, changes: AttrChanges) -> Result<Attr, VfsError> {
         match self.write_op(WriteOp::SetAttr { ino, changes }).await? {
-            MetaReply::Attr(attr) => Ok(self.overlaid(attr)),
+            MetaReply::Attr(attr) => {
+                self.clock.saw(attr.ctime);
+                Ok(self.overlaid(attr))
+            }
             _ => Err(VfsError::OddAnswer("a setattr")),
         }
     }
@@ -105,9 +108,9 @@ impl Vfs {
 
 impl crate::file::FileState {
     /// Carries out what concerns content or a file that exists here only; returns what is for the master.
-    fn take_local_changes(&mut self, mut changes: AttrChanges) -> AttrChanges {
+    fn take_local_changes(&mut self, mut changes: AttrChanges, now: Timestamp) -> AttrChanges {
         let time = |t: SetTime| match t {
-            SetTime::Now => Timestamp::now(),
+            SetTime::Now => now,
             SetTime::At(t) => t,
         };
         // With changes that wait to be published, the time goes with them; sent ahead it would be overwritten.
@@ -115,13 +118,16 @@ impl crate::file::FileState {
             && let Some(mtime) = changes.mtime.take()
         {
             self.dirty.mtime = Some(time(mtime));
+            self.dirty.ctime = Some(now);
             self.dirty.dirty = true;
         }
         if matches!(self.origin, Origin::Published) {
             return changes;
         }
         if let Origin::New(create) = &mut self.origin {
-            create.mode = changes.mode.unwrap_or(create.mode);
+            if let Some(mode) = changes.mode {
+                (create.mode, create.umask) = (mode, 0);
+            }
             create.uid = changes.uid.unwrap_or(create.uid);
             create.gid = changes.gid.unwrap_or(create.gid);
         }
@@ -129,7 +135,7 @@ impl crate::file::FileState {
         self.attr.uid = changes.uid.unwrap_or(self.attr.uid);
         self.attr.gid = changes.gid.unwrap_or(self.attr.gid);
         self.attr.atime = changes.atime.map_or(self.attr.atime, time);
-        self.attr.ctime = Timestamp::now();
+        self.attr.ctime = now;
         AttrChanges::default()
     }
 }

@@ -45,7 +45,7 @@ impl Vfs {
         self.file(self.names.pending(parent, name)?)
     }
 
-    /// Makes a directory; `mode` has the umask applied.
+    /// Makes a directory; `mode` is before the umask.
     pub async fn mkdir(&self, caller: Caller, parent: Ino, name: &Name, mode: u16) -> Result<Attr, VfsError> {
         let node = NewNode { kind: FileKind::Directory, mode, rdev: 0, target: Bytes::new() };
         self.make(caller, parent, name, node).await
@@ -93,7 +93,8 @@ impl Vfs {
             ino: self.numbers.take(&*self.meta).await?,
             kind: node.kind,
             mode: node.mode,
-            umask: 0,
+            // Symlinks have no permissions to lose.
+            umask: if node.kind == FileKind::Symlink { 0 } else { caller.umask },
             uid: caller.uid,
             gid: caller.gid,
             rdev: node.rdev,
@@ -129,10 +130,11 @@ impl Vfs {
         Ok(attr)
     }
 
-    /// Makes sure that the master knows the inode.
+    /// Makes sure that the master knows the inode, and if it has no name what was written to it.
     pub(crate) async fn publish_if_new(&self, ino: Ino) -> Result<(), VfsError> {
         match self.file(ino) {
             Some(file) if file.lock().is_new() => self.publish(&file, false).await,
+            Some(file) if file.lock().attr.nlink == 0 => self.publish_all(&file).await,
             _ => Ok(()),
         }
     }

@@ -11,7 +11,7 @@ use crate::vfs::Vfs;
 use bytes::Bytes;
 use dfs_proto::limits::{BLOB_BYTES_MAX, FILE_BYTES_MAX};
 use dfs_proto::meta::{Collision, Create, ReadOp};
-use dfs_proto::{Attr, CollisionPolicy, FileKind, Ino, MetaReply, Name, Timestamp, Version};
+use dfs_proto::{Attr, CollisionPolicy, FileKind, Ino, MetaReply, Name, Version};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,7 +31,7 @@ enum Staged {
 
 impl Vfs {
     /// Makes and opens a file. With O_EXCL the master is asked at once; without, the file exists here only
-    /// until it is published. `mode` has the umask applied.
+    /// until it is published. `mode` is before the umask.
     pub async fn create(
         &self,
         caller: Caller,
@@ -57,7 +57,7 @@ impl Vfs {
             parent,
             name: name.clone(),
             mode,
-            umask: 0,
+            umask: caller.umask,
             uid: caller.uid,
             gid: caller.gid,
             collision: Collision::Default(self.config.collision),
@@ -75,11 +75,11 @@ impl Vfs {
 
     /// A file that exists here only, with one open.
     async fn make_here(&self, create: Create) -> Result<Arc<File>, VfsError> {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let attr = Attr {
             ino: self.numbers.take(&*self.meta).await?,
             kind: FileKind::File,
-            mode: create.mode,
+            mode: create.mode & !create.umask,
             nlink: 1,
             uid: create.uid,
             gid: create.gid,
@@ -108,14 +108,19 @@ impl Vfs {
         let ino = self.names.pending(parent, name)?;
         let file = self.hold_if(ino, |state| state.is_new())?;
         if flags.truncate {
-            file.lock().truncate(0);
+            file.lock().truncate(0, self.clock.now());
         }
         let attr = file.lock().view();
         self.names.remember(file.ino, parent, name);
         Some(Created { attr, opened: self.handle_for(file, flags, None) })
     }
 
-    fn handle_for(&self, file: Arc<File>, flags: OpenFlags, diverted_from: Option<(Ino, u32)>) -> OpenedFile {
+    pub(super) fn handle_for(
+        &self,
+        file: Arc<File>,
+        flags: OpenFlags,
+        diverted_from: Option<(Ino, u32)>,
+    ) -> OpenedFile {
         let version = file.lock().attr.version;
         let direct = diverted_from.is_some();
         let keep_pages = !direct && self.names.keep_pages(file.ino, version);
@@ -138,7 +143,7 @@ impl Vfs {
         if let Some(file) = self.hold_if(ino, |state| state.is_new()) {
             // Still the same whole new file: nobody else has seen it.
             if flags.truncate {
-                file.lock().truncate(0);
+                file.lock().truncate(0, self.clock.now());
             }
             return Ok(self.handle_for(file, flags, None));
         }
@@ -147,7 +152,7 @@ impl Vfs {
         }
         let file = self.open_published(ino).await?;
         if flags.truncate {
-            file.lock().truncate(0);
+            file.lock().truncate(0, self.clock.now());
         }
         Ok(self.handle_for(file, flags, None))
     }
@@ -296,12 +301,13 @@ impl Vfs {
     fn stage(&self, handle: &FileHandle, offset: u64, data: &[u8], mapped: bool) -> Staged {
         let file = &handle.file;
         let mut done = 0;
+        let now = self.clock.now();
         let mut state = file.lock();
         let appending = handle.append && !mapped;
         let start = if appending { state.append_at() } else { offset };
         while done < data.len() {
             let (at, rest) = (start + done as u64, &data[done..]);
-            let overwritten = state.overwrite_staged(at, rest);
+            let overwritten = state.overwrite_staged(at, rest, now);
             if overwritten > 0 {
                 done += overwritten;
                 continue;
@@ -322,7 +328,7 @@ impl Vfs {
             if !self.budget.try_take(length) {
                 return Staged::Some(done);
             }
-            let taken = state.put_bytes(at, &rest[..length], appending);
+            let taken = state.put_bytes(at, &rest[..length], appending, now);
             debug_assert_eq!(taken, length, "the lock was held since the room was looked at");
             done += taken;
         }

@@ -4,6 +4,8 @@ mod attributes;
 mod directories;
 mod entries;
 mod files;
+mod ranges;
+mod unnamed;
 mod xattrs;
 
 use crate::Fh;
@@ -19,6 +21,8 @@ pub struct Caller {
     pub gid: u32,
     /// Process.
     pub pid: u32,
+    /// Bits that modes of new files lose, unless their directory has a default ACL (umask(2)).
+    pub umask: u16,
 }
 
 /// The flags of open(2) that matter here.
@@ -34,6 +38,34 @@ pub struct OpenFlags {
     pub truncate: bool,
     /// O_EXCL, for a create.
     pub exclusive: bool,
+    /// O_NOATIME: reads leave the access time alone.
+    pub no_atime: bool,
+}
+
+/// What [`crate::Vfs::fallocate`] does with a range (fallocate(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// Makes sure that there is room for what will be written there.
+    Reserve {
+        /// FALLOC_FL_KEEP_SIZE: a file that ends before stays as long as it is.
+        keep_size: bool,
+    },
+    /// FALLOC_FL_PUNCH_HOLE: the bytes become zeros and take no room. The size stays.
+    PunchHole,
+    /// FALLOC_FL_ZERO_RANGE: the bytes become zeros.
+    Zero {
+        /// FALLOC_FL_KEEP_SIZE: a file that ends before stays as long as it is.
+        keep_size: bool,
+    },
+}
+
+/// What [`crate::Vfs::seek`] looks for (lseek(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// SEEK_DATA: bytes that were written.
+    Data,
+    /// SEEK_HOLE: bytes that never were, or the end of the file.
+    Hole,
 }
 
 /// A file that has been opened.

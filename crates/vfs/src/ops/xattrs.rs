@@ -58,19 +58,20 @@ impl Vfs {
         }
     }
 
-    /// Sets an attribute.
+    /// Sets an attribute. `drops_set_gid`: see [`WriteOp::SetXattr`].
     pub async fn setxattr(
         &self,
         ino: Ino,
         name: Name,
         value: Bytes,
         mode: XattrMode,
+        drops_set_gid: bool,
     ) -> Result<(), VfsError> {
         self.publish_if_new(ino).await?;
         if let Some(file) = self.file(ino) {
             file.lock().no_capability = false;
         }
-        self.write_op(WriteOp::SetXattr { ino, name, value, mode, drops_set_gid: false }).await.map(|_| ())
+        self.write_op(WriteOp::SetXattr { ino, name, value, mode, drops_set_gid }).await.map(|_| ())
     }
 
     /// Removes an attribute.

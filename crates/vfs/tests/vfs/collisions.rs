@@ -84,7 +84,7 @@ async fn the_rule_of_the_directory_wins_over_that_of_the_mount() {
     let cluster = Cluster::new().await;
     let (keeping, replacing) = (cluster.mount(VfsConfig::default()), cluster.mount(replacing()));
     let value = Bytes::from_static(b"replace");
-    keeping.setxattr(Ino::ROOT, name("user.dfs.collision"), value, XattrMode::Any).await.unwrap();
+    keeping.setxattr(Ino::ROOT, name("user.dfs.collision"), value, XattrMode::Any, false).await.unwrap();
     store(&keeping, "f", b"1").await;
     let attr = keeping.lookup(Ino::ROOT, &name("f")).await.unwrap();
     let fh = keeping.open(CALLER, attr.ino, TRUNCATE).await.unwrap().fh;
@@ -92,7 +92,7 @@ async fn the_rule_of_the_directory_wins_over_that_of_the_mount() {
     close(&keeping, fh).await.unwrap();
     assert_eq!(names(&keeping, Ino::ROOT).await, ["f"]);
     let value = Bytes::from_static(b"rename");
-    keeping.setxattr(Ino::ROOT, name("user.dfs.collision"), value, XattrMode::Any).await.unwrap();
+    keeping.setxattr(Ino::ROOT, name("user.dfs.collision"), value, XattrMode::Any, false).await.unwrap();
     let attr = replacing.lookup(Ino::ROOT, &name("f")).await.unwrap();
     let fh = replacing.open(CALLER, attr.ino, TRUNCATE).await.unwrap().fh;
     write_all(&replacing, fh, 0, b"3").await;
