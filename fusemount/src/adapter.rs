@@ -411,8 +411,8 @@ impl Filesystem for Adapter {
                 let full =
                     reply.add(INodeNo(e.attr.ino.0), e.cookie, n, &ttl, &file_attr(&e.attr), GENERATION);
                 // The kernel counts a lookup for each entry but `.` and `..`.
-                if let (false, Some(entry)) = (full, &e.entry) {
-                    vfs.remember(e.attr.ino, ino(inode), entry);
+                if !full {
+                    vfs.remember(ino(inode), e);
                 }
                 !full
             };

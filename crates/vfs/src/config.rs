@@ -4,6 +4,16 @@ use dfs_proto::CollisionPolicy;
 use dfs_proto::limits::BLOB_BYTES_MAX;
 use std::time::Duration;
 
+/// When reads change access times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtimePolicy {
+    /// When what is read has changed since it was last read, or that is a day ago (`relatime` of mount(8)).
+    #[default]
+    Relatime,
+    /// Never (`noatime`).
+    Never,
+}
+
 /// Settings of a mount. The memory bounds add up to what a mount takes at most, besides a few MiB of its own.
 #[derive(Clone, Debug)]
 pub struct VfsConfig {
@@ -20,6 +30,8 @@ pub struct VfsConfig {
     /// How long the kernel may keep attributes and entries while changes by others are pushed; 0 is used
     /// while they are not.
     pub kernel_ttl: Duration,
+    /// When reads change access times.
+    pub atime: AtimePolicy,
 }
 
 impl Default for VfsConfig {
@@ -31,6 +43,7 @@ impl Default for VfsConfig {
             uploads_max: 6,
             readahead_blobs: 3,
             kernel_ttl: Duration::from_secs(1),
+            atime: AtimePolicy::Relatime,
         }
     }
 }

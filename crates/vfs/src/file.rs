@@ -54,6 +54,10 @@ pub(crate) struct FileState {
     pub durable_version: Option<Version>,
     /// How often others have been heard to change it: an answer that was under way meanwhile is old.
     pub changes: u64,
+    /// When the content was read here, if that counts and nobody has changed the file since.
+    pub accessed: Option<Timestamp>,
+    /// An access time that was set before the file was made: the commit that makes it cannot carry it.
+    pub atime_to_set: Option<Timestamp>,
     /// The commit that makes the file got no answer, and may have been carried out.
     pub maybe_made: bool,
     /// The file is known to have no `security.capability`: the kernel asks for it with every write.
@@ -75,6 +79,8 @@ impl File {
             pins: 0,
             durable_version: None,
             changes: 0,
+            accessed: None,
+            atime_to_set: None,
             maybe_made: false,
             no_capability: is_new,
             origin,
@@ -155,6 +161,7 @@ impl FileState {
         if matches!(self.origin, Origin::Published) {
             self.changes += 1;
             self.stale = true;
+            self.accessed = None;
         }
     }
 

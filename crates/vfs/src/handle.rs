@@ -2,6 +2,7 @@
 
 use crate::VfsError;
 use crate::file::File;
+use crate::names::Asked;
 use dfs_proto::meta::DirEntry;
 use dfs_proto::{Ino, Name};
 use parking_lot::Mutex;
@@ -27,6 +28,8 @@ pub(crate) struct FileHandle {
     pub writable: bool,
     /// Writes go to the end of the file, wherever they say.
     pub append: bool,
+    /// Reads leave the access time alone (O_NOATIME).
+    pub no_atime: bool,
     /// The inode that the application believes it has open, when its writes go to another file by the
     /// collision rule, with the process that opened it.
     pub diverted_from: Option<(Ino, u32)>,
@@ -80,6 +83,8 @@ pub(crate) struct Listing {
     /// Whether the page is the last.
     pub end: bool,
     pub fetched: bool,
+    /// Before the page was asked for.
+    pub asked: Option<Asked>,
     /// Names that existed here only when the listing began and have not been listed yet.
     pub pending: Vec<(Name, Ino)>,
 }

@@ -19,6 +19,7 @@ pub trait KernelCaches: Send + Sync + 'static {
 
 impl Vfs {
     fn forget_everything(&self) {
+        self.names.everything_changed();
         for file in self.files.lock().values() {
             file.lock().changed_elsewhere();
         }
@@ -33,6 +34,7 @@ impl Vfs {
     }
 
     fn file_changed(&self, ino: Ino) {
+        self.names.attributes_changed(ino);
         if let Some(file) = self.files.lock().get(&ino) {
             file.lock().changed_elsewhere();
         }

@@ -15,6 +15,7 @@
 //! read  -> dirty over publishing over base, holes as zeros; blobs come through the cache
 //! ```
 
+mod access_times;
 mod cache;
 mod clock;
 mod config;
@@ -34,7 +35,7 @@ mod vfs;
 mod view;
 mod walk;
 
-pub use config::VfsConfig;
+pub use config::{AtimePolicy, VfsConfig};
 pub use error::VfsError;
 pub use handle::Fh;
 pub use invalidate::KernelCaches;

@@ -1,11 +1,15 @@
 //! Names: those that exist here only, and those under which the kernel knows inodes.
 
-use dfs_proto::{Ino, Name, Version};
+use crate::clock::next_after;
+use dfs_proto::{Attr, Ino, Name, Timestamp, Version};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 
 /// How many answers to "what was it stored as" are kept.
 const STORED_AS_MAX: usize = 4096;
+
+/// How many changes by others are remembered, to tell which answers of the master they have overtaken.
+const OVERTAKING_MAX: usize = 256;
 
 /// What the kernel knows of an inode.
 #[derive(Clone, Debug)]
@@ -17,11 +21,42 @@ pub(crate) struct Known {
     pub name: Option<Name>,
     /// The content version whose pages the kernel may have.
     pub cached: Option<Version>,
+    /// What the kernel was last told of its attributes.
+    pub told: Option<Told>,
 }
 
-#[derive(Default)]
+impl Known {
+    fn new(parent: Ino) -> Known {
+        Known { lookups: 0, parent, name: None, cached: None, told: None }
+    }
+}
+
+/// See [`Known::told`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    /// Whether it has an access control list; `None` when that may have changed since.
+    pub has_acl: Option<bool>,
+    pub atime: Timestamp,
+    pub ctime: Timestamp,
+    /// The later one of mtime and ctime.
+    pub changed: Timestamp,
+}
+
+/// The moment that the master was asked something: answers that were overtaken by a change are told by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked(u64);
+
 pub(crate) struct Names {
     inner: Mutex<Inner>,
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        let mut inner = Inner::default();
+        // The kernel knows the root without having looked it up.
+        inner.known.insert(Ino::ROOT, Known::new(Ino::ROOT));
+        Names { inner: Mutex::new(inner) }
+    }
 }
 
 #[derive(Default)]
@@ -34,13 +69,26 @@ struct Inner {
     /// had asked for and by the new one.
     stored_as: HashMap<Ino, Name>,
     stored_order: VecDeque<Ino>,
+    /// Counts changes by others.
+    changes: u64,
+    /// The latest of them.
+    overtaking: VecDeque<(u64, Ino)>,
+    /// Answers to what was asked up to here may be old, whatever they are about.
+    overtaken_to: u64,
+}
+
+impl Inner {
+    /// Whether the inode may have changed since the master was asked.
+    fn is_overtaken(&self, ino: Ino, asked: Asked) -> bool {
+        asked.0 < self.overtaken_to || self.overtaking.iter().any(|(n, i)| *i == ino && *n > asked.0)
+    }
 }
 
 impl Names {
     /// Notes that the kernel was told of `ino` under a name, once more.
     pub fn remember(&self, ino: Ino, parent: Ino, name: &Name) {
         let mut inner = self.inner.lock();
-        let known = inner.known.entry(ino).or_insert(Known { lookups: 0, parent, name: None, cached: None });
+        let known = inner.known.entry(ino).or_insert_with(|| Known::new(parent));
         known.lookups += 1;
         known.parent = parent;
         known.name = Some(name.clone());
@@ -49,8 +97,7 @@ impl Names {
     /// Notes that the kernel was told of `ino`, which has no name, once more.
     pub fn remember_unnamed(&self, ino: Ino, parent: Ino) {
         let mut inner = self.inner.lock();
-        let known = inner.known.entry(ino).or_insert(Known { lookups: 0, parent, name: None, cached: None });
-        known.lookups += 1;
+        inner.known.entry(ino).or_insert_with(|| Known::new(parent)).lookups += 1;
     }
 
     /// The kernel has dropped references.
@@ -58,9 +105,70 @@ impl Names {
         let mut inner = self.inner.lock();
         if let Some(known) = inner.known.get_mut(&ino) {
             known.lookups = known.lookups.saturating_sub(lookups);
-            if known.lookups == 0 {
+            if known.lookups == 0 && ino != Ino::ROOT {
                 inner.known.remove(&ino);
             }
+        }
+    }
+
+    /// To be called before the master is asked for attributes.
+    pub fn ask(&self) -> Asked {
+        Asked(self.inner.lock().changes)
+    }
+
+    /// Others have changed the inode's attributes, or it was done here without learning them.
+    pub fn attributes_changed(&self, ino: Ino) {
+        let mut inner = self.inner.lock();
+        inner.changes += 1;
+        let number = inner.changes;
+        inner.overtaking.push_back((number, ino));
+        if inner.overtaking.len() > OVERTAKING_MAX
+            && let Some((oldest, _)) = inner.overtaking.pop_front()
+        {
+            inner.overtaken_to = oldest;
+        }
+        if let Some(told) = inner.known.get_mut(&ino).and_then(|known| known.told.as_mut()) {
+            told.has_acl = None;
+        }
+    }
+
+    /// Anything may have been changed by others.
+    pub fn everything_changed(&self) {
+        let mut inner = self.inner.lock();
+        inner.changes += 1;
+        inner.overtaken_to = inner.changes;
+        for told in inner.known.values_mut().filter_map(|known| known.told.as_mut()) {
+            told.has_acl = None;
+        }
+    }
+
+    /// Notes what the kernel is about to be told. Its ctime never goes backwards, and grows when the attributes
+    /// are those after a change made here, though the clocks of master and mount differ.
+    pub fn tell(&self, attr: &mut Attr, asked: Asked, is_changed: bool) {
+        let mut inner = self.inner.lock();
+        let is_overtaken = inner.is_overtaken(attr.ino, asked);
+        let Some(known) = inner.known.get_mut(&attr.ino) else { return };
+        if let Some(told) = &known.told {
+            let at_least = if is_changed { next_after(told.ctime) } else { told.ctime };
+            attr.ctime = attr.ctime.max(at_least);
+        }
+        known.told = Some(Told {
+            has_acl: (!is_overtaken).then_some(attr.has_acl),
+            atime: attr.atime,
+            ctime: attr.ctime,
+            changed: attr.ctime.max(attr.mtime),
+        });
+    }
+
+    /// What the kernel was last told of the inode.
+    pub fn told(&self, ino: Ino) -> Option<Told> {
+        self.inner.lock().known.get(&ino).and_then(|known| known.told)
+    }
+
+    /// The inode was read at `atime`.
+    pub fn accessed(&self, ino: Ino, atime: Timestamp) {
+        if let Some(told) = self.inner.lock().known.get_mut(&ino).and_then(|known| known.told.as_mut()) {
+            told.atime = atime;
         }
     }
 

@@ -81,7 +81,10 @@ impl Vfs {
             self.start_upload(sealed);
         }
         match layer {
-            Some(layer) => self.publish_layer(file, layer, durable).await,
+            Some(layer) => {
+                self.publish_layer(file, layer, durable).await?;
+                self.set_postponed_atime(file).await
+            }
             None if durable => self.make_published_durable(file).await,
             None => Ok(()),
         }
@@ -287,7 +290,9 @@ impl Vfs {
             result.err().filter(|e| !is_gone(e)).map(|e| (file.ino, e))
         });
         let results = stream::iter(publishing).buffer_unordered(SYNCED_AT_ONCE);
-        results.filter_map(|lost| async { lost }).collect().await
+        let unsaved = results.filter_map(|lost| async { lost }).collect().await;
+        self.access_times.send(&*self.meta).await;
+        unsaved
     }
 }
 

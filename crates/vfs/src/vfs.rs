@@ -1,14 +1,15 @@
 //! The mount's state.
 
+use crate::access_times::{AccessTimes, renewed};
 use crate::cache::BlobCache;
 use crate::clock::Clock;
 use crate::file::{File, FileState, Origin};
-use crate::handle::Handles;
+use crate::handle::{FileHandle, Handles};
 use crate::inode_numbers::InodeNumbers;
 use crate::invalidate::KernelCaches;
-use crate::names::Names;
+use crate::names::{Asked, Names};
 use crate::staging::{Budget, OpenBuffers};
-use crate::{VfsConfig, VfsError};
+use crate::{AtimePolicy, Listed, VfsConfig, VfsError};
 use dfs_client::{DataClient, MetaClient};
 use dfs_proto::meta::{ClusterOp, ReadOp, WriteOp};
 use dfs_proto::{Attr, Ino, MetaOp, MetaReply};
@@ -35,6 +36,7 @@ pub struct Vfs {
     pub(crate) names: Names,
     pub(crate) numbers: InodeNumbers,
     pub(crate) clock: Clock,
+    pub(crate) access_times: Arc<AccessTimes>,
     pub(crate) kernel: OnceLock<Arc<dyn KernelCaches>>,
     /// Whether changes by others are being pushed to us.
     pub(crate) pushed: AtomicBool,
@@ -55,6 +57,7 @@ impl Vfs {
             names: Names::default(),
             numbers: InodeNumbers::default(),
             clock: Clock::default(),
+            access_times: Arc::default(),
             kernel: OnceLock::new(),
             pushed: AtomicBool::new(false),
             config,
@@ -79,9 +82,56 @@ impl Vfs {
         self.names.forget(ino, lookups);
     }
 
-    /// The kernel got `ino` by a listing, under this name.
-    pub fn remember(&self, ino: Ino, parent: Ino, name: &dfs_proto::Name) {
-        self.names.remember(ino, parent, name);
+    /// The kernel got this entry of directory `parent` by a listing, with its attributes.
+    pub fn remember(&self, parent: Ino, listed: &Listed) {
+        if let Some(name) = &listed.entry {
+            self.names.remember(listed.attr.ino, parent, name);
+            self.names.tell(&mut listed.attr.clone(), listed.asked, false);
+        }
+    }
+
+    /// The attributes as the kernel is told of them now, and that they were told.
+    pub(crate) fn tell(&self, mut attr: Attr, asked: Asked) -> Attr {
+        if let Some(atime) = self.access_times.noted(attr.ino) {
+            attr.atime = attr.atime.max(atime);
+        }
+        self.names.tell(&mut attr, asked, false);
+        attr
+    }
+
+    /// The same for the answer to a change made here.
+    pub(crate) fn tell_changed(&self, mut attr: Attr, asked: Asked) -> Attr {
+        self.clock.saw(attr.ctime);
+        self.names.tell(&mut attr, asked, true);
+        attr
+    }
+
+    /// Notes that a file's content was read.
+    pub(crate) fn note_read(&self, handle: &FileHandle) {
+        if handle.no_atime || self.config.atime == AtimePolicy::Never {
+            return;
+        }
+        let now = self.clock.now();
+        let mut state = handle.file.lock();
+        let changed = state.mtime().max(state.ctime());
+        let Some(atime) = renewed(state.atime(), changed, now) else { return };
+        state.accessed = Some(atime);
+        let is_published = matches!(state.origin, Origin::Published);
+        drop(state);
+        if is_published {
+            self.access_times.note(handle.file.ino, atime, &self.meta);
+        }
+    }
+
+    /// Notes that a directory or a symlink was read.
+    pub(crate) fn note_visit(&self, ino: Ino) {
+        if self.config.atime == AtimePolicy::Never {
+            return;
+        }
+        let Some(told) = self.names.told(ino) else { return };
+        let Some(atime) = renewed(told.atime, told.changed, self.clock.now()) else { return };
+        self.names.accessed(ino, atime);
+        self.access_times.note(ino, atime, &self.meta);
     }
 
     /// The file if it is open or dirty here.

@@ -13,16 +13,21 @@ use std::sync::Arc;
 impl Vfs {
     /// Attributes, with what has been changed here.
     pub async fn getattr(&self, ino: Ino) -> Result<Attr, VfsError> {
-        if let Some(file) = self.file(ino) {
-            let state = file.lock();
-            if !matches!(state.origin, Origin::Published) {
-                return Ok(state.view());
-            }
+        let asked = self.names.ask();
+        if let Some(view) = self.unpublished_view(ino) {
+            return Ok(self.tell(view, asked));
         }
         match self.read_op(ReadOp::GetAttr { ino }).await? {
-            MetaReply::Attr(attr) => Ok(self.overlaid(attr)),
+            MetaReply::Attr(attr) => Ok(self.tell(self.overlaid(attr), asked)),
             _ => Err(VfsError::OddAnswer("a getattr")),
         }
+    }
+
+    /// Attributes of a file that the master does not know.
+    fn unpublished_view(&self, ino: Ino) -> Option<Attr> {
+        let file = self.file(ino)?;
+        let state = file.lock();
+        (!matches!(state.origin, Origin::Published)).then(|| state.view())
     }
 
     /// Changes attributes. A size is changed through the handle when there is one, and then published with
@@ -31,17 +36,34 @@ impl Vfs {
         &self,
         caller: Caller,
         ino: Ino,
-        changes: AttrChanges,
+        mut changes: AttrChanges,
         fh: Option<Fh>,
     ) -> Result<Attr, VfsError> {
         if changes.size.is_some_and(|size| size > FILE_BYTES_MAX) {
             return Err(VfsError::TooLarge);
         }
-        if let Some(handle) = self.handle_of(fh, ino, caller) {
-            let attr = self.setattr_file(&handle.file, changes, true).await?;
-            // A writer whose writes go to another file keeps seeing the one it opened.
-            return if handle.diverted_from.is_some() { self.getattr(ino).await } else { Ok(attr) };
+        let asked = self.names.ask();
+        // One clock for all times that applications see of what they do here.
+        let now = self.clock.now();
+        let at_once = |time: Option<SetTime>| time.map(|t| SetTime::At(moment(t, now)));
+        (changes.atime, changes.mtime) = (at_once(changes.atime), at_once(changes.mtime));
+        let handle = self.handle_of(fh, ino, caller);
+        if changes.atime.is_some() {
+            self.access_times.forget(handle.as_ref().map_or(ino, |handle| handle.file.ino));
         }
+        let changed = match &handle {
+            Some(handle) => self.setattr_file(&handle.file, changes, true).await,
+            None => self.setattr_without_handle(ino, changes).await,
+        };
+        // A writer whose writes go to another file keeps seeing the one it opened.
+        match changed {
+            Ok(_) if handle.is_some_and(|handle| handle.diverted_from.is_some()) => self.getattr(ino).await,
+            Ok(attr) => Ok(self.tell_changed(attr, asked)),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn setattr_without_handle(&self, ino: Ino, changes: AttrChanges) -> Result<Attr, VfsError> {
         match self.hold_if(ino, |_| true) {
             Some(file) => {
                 let result = self.setattr_file(&file, changes, false).await;
@@ -87,12 +109,20 @@ impl Vfs {
         Ok(file.lock().view())
     }
 
+    /// Sets the access time that was asked for before the file was made.
+    pub(crate) async fn set_postponed_atime(&self, file: &Arc<File>) -> Result<(), VfsError> {
+        let Some(atime) = file.lock().atime_to_set else { return Ok(()) };
+        let changes = AttrChanges { atime: Some(SetTime::At(atime)), ..AttrChanges::default() };
+        self.setattr_at_master(file.ino, changes).await?;
+        let mut state = file.lock();
+        state.attr.atime = atime;
+        state.atime_to_set = None;
+        Ok(())
+    }
+
     async fn setattr_at_master(&self, ino: Ino, changes: AttrChanges) -> Result<Attr, VfsError> {
         match self.write_op(WriteOp::SetAttr { ino, changes }).await? {
-            MetaReply::Attr(attr) => {
-                self.clock.saw(attr.ctime);
-                Ok(self.overlaid(attr))
-            }
+            MetaReply::Attr(attr) => Ok(self.overlaid(attr)),
             _ => Err(VfsError::OddAnswer("a setattr")),
         }
     }
@@ -106,13 +136,20 @@ impl Vfs {
     }
 }
 
+fn moment(time: SetTime, now: Timestamp) -> Timestamp {
+    match time {
+        SetTime::Now => now,
+        SetTime::At(time) => time,
+    }
+}
+
 impl crate::file::FileState {
     /// Carries out what concerns content or a file that exists here only; returns what is for the master.
     fn take_local_changes(&mut self, mut changes: AttrChanges, now: Timestamp) -> AttrChanges {
-        let time = |t: SetTime| match t {
-            SetTime::Now => now,
-            SetTime::At(t) => t,
-        };
+        let time = |t: SetTime| moment(t, now);
+        if changes.atime.is_some() {
+            self.accessed = None;
+        }
         // With changes that wait to be published, the time goes with them; sent ahead it would be overwritten.
         if self.is_dirty()
             && let Some(mtime) = changes.mtime.take()
@@ -134,7 +171,9 @@ impl crate::file::FileState {
         self.attr.mode = changes.mode.unwrap_or(self.attr.mode);
         self.attr.uid = changes.uid.unwrap_or(self.attr.uid);
         self.attr.gid = changes.gid.unwrap_or(self.attr.gid);
-        self.attr.atime = changes.atime.map_or(self.attr.atime, time);
+        if let Some(atime) = changes.atime.map(time) {
+            self.atime_to_set = Some(atime);
+        }
         self.attr.ctime = now;
         AttrChanges::default()
     }

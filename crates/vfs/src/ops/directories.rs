@@ -56,6 +56,7 @@ impl Vfs {
         let dir = self.handles.dir(fh)?;
         let mut listing = dir.listing.lock().await;
         if cookie == 0 {
+            self.note_visit(dir.ino);
             *listing = Listing { pending: self.names.pending_in(dir.ino), ..Listing::default() };
         }
         if cookie < DOT_DOT && !self.list_dots(&dir, cookie, &mut fill).await? {
@@ -69,10 +70,12 @@ impl Vfs {
                 Err(_) if at > cookie => return Ok(()),
                 Err(e) => return Err(e),
             }
+            let asked = listing.asked.unwrap_or_else(|| self.names.ask());
             for entry in listing.page.iter().filter(|e| e.cookie.0 > at) {
-                let attr = self.overlaid(entry.attr.clone());
+                let attr = self.tell(self.overlaid(entry.attr.clone()), asked);
                 let name = entry.name.as_bytes().to_vec();
-                let entry = Listed { name, entry: Some(entry.name.clone()), cookie: entry.cookie.0, attr };
+                let (cookie, entry) = (entry.cookie.0, Some(entry.name.clone()));
+                let entry = Listed { name, entry, cookie, attr, asked };
                 if !fill(&entry) {
                     return Ok(());
                 }
@@ -94,8 +97,9 @@ impl Vfs {
     ) -> Result<bool, VfsError> {
         for (name, at, ino) in [(&b"."[..], DOT, dir.ino), (b"..", DOT_DOT, dir.parent)] {
             if at > cookie {
+                let asked = self.names.ask();
                 let attr = self.getattr(ino).await?;
-                if !fill(&Listed { name: name.to_vec(), entry: None, cookie: at, attr }) {
+                if !fill(&Listed { name: name.to_vec(), entry: None, cookie: at, attr, asked }) {
                     return Ok(false);
                 }
             }
@@ -111,6 +115,7 @@ impl Vfs {
         if listing.fetched && (covers(&listing.page) || (listing.end && at >= listing.page_after)) {
             return Ok(());
         }
+        let asked = self.names.ask();
         let after = if at <= DirCookie::RESERVED { DirCookie(0) } else { DirCookie(at) };
         let op = ReadOp::ReadDir { ino: dir.ino, after, limit: PAGE_ENTRIES };
         let MetaReply::Dir(page) = self.read_op(op).await? else {
@@ -121,6 +126,7 @@ impl Vfs {
         listing.page = page.entries;
         listing.page_after = at;
         listing.end = page.end;
+        listing.asked = Some(asked);
         listing.fetched = true;
         Ok(())
     }
@@ -129,9 +135,11 @@ impl Vfs {
         let skip = at.saturating_sub(PENDING) as usize;
         for (i, (name, ino)) in listing.pending.iter().enumerate().skip(skip) {
             // One that was unlinked meanwhile is gone.
+            let asked = self.names.ask();
             let Some(attr) = self.pending_attr(*ino) else { continue };
             let cookie = PENDING + i as u64 + 1;
-            if !fill(&Listed { name: name.as_bytes().to_vec(), entry: Some(name.clone()), cookie, attr }) {
+            let entry = Some(name.clone());
+            if !fill(&Listed { name: name.as_bytes().to_vec(), entry, cookie, attr, asked }) {
                 return;
             }
         }

@@ -21,9 +21,10 @@ pub(crate) struct NewNode {
 impl Vfs {
     /// The entry's attributes. The kernel is taken to remember them: one [`Vfs::forget`] will come for it.
     pub async fn lookup(&self, parent: Ino, name: &Name) -> Result<Attr, VfsError> {
+        let asked = self.names.ask();
         let attr = self.find(parent, name).await?;
         self.names.remember(attr.ino, parent, name);
-        Ok(attr)
+        Ok(self.tell(attr, asked))
     }
 
     async fn find(&self, parent: Ino, name: &Name) -> Result<Attr, VfsError> {
@@ -100,17 +101,21 @@ impl Vfs {
             rdev: node.rdev,
             target: node.target,
         };
+        let asked = self.names.ask();
         let MetaReply::Attr(attr) = self.write_op(WriteOp::Make(make)).await? else {
             return Err(VfsError::OddAnswer("a make"));
         };
         self.names.remember(attr.ino, parent, name);
-        Ok(attr)
+        Ok(self.tell_changed(attr, asked))
     }
 
     /// Target of a symlink.
     pub async fn readlink(&self, ino: Ino) -> Result<Bytes, VfsError> {
         match self.read_op(ReadOp::ReadLink { ino }).await? {
-            MetaReply::Target(target) => Ok(target),
+            MetaReply::Target(target) => {
+                self.note_visit(ino);
+                Ok(target)
+            }
             _ => Err(VfsError::OddAnswer("a readlink")),
         }
     }
@@ -121,13 +126,14 @@ impl Vfs {
             return Err(VfsError::NameTaken);
         }
         self.publish_if_new(ino).await?;
+        let asked = self.names.ask();
         let MetaReply::Attr(attr) = self.write_op(WriteOp::Link { ino, parent, name: name.clone() }).await?
         else {
             return Err(VfsError::OddAnswer("a link"));
         };
         let attr = self.overlaid(attr);
         self.names.remember(ino, parent, name);
-        Ok(attr)
+        Ok(self.tell_changed(attr, asked))
     }
 
     /// Makes sure that the master knows the inode, and if it has no name what was written to it.

@@ -53,6 +53,8 @@ impl Vfs {
         if let Some(created) = self.open_pending(parent, name, flags) {
             return Ok(created);
         }
+        // With a default ACL only the master can tell the mode, and applications may look at it at once.
+        let inherits_acl = self.has_acl(parent).await?;
         let create = Create {
             parent,
             name: name.clone(),
@@ -68,9 +70,22 @@ impl Vfs {
             self.let_go_dropped(&file);
             return self.open_pending(parent, name, flags).ok_or(VfsError::NameTaken);
         }
+        if inherits_acl && let Err(e) = self.publish(&file, false).await {
+            self.names.remove_pending(parent, name, file.ino);
+            self.let_go_dropped(&file);
+            return Err(e);
+        }
         self.names.remember(file.ino, parent, name);
-        let attr = file.lock().view();
+        let attr = self.tell(file.lock().view(), self.names.ask());
         Ok(Created { attr, opened: self.handle_for(file, flags, None) })
+    }
+
+    /// Whether the directory may have an access control list that new files inherit.
+    async fn has_acl(&self, dir: Ino) -> Result<bool, VfsError> {
+        match self.names.told(dir).and_then(|told| told.has_acl) {
+            Some(has_acl) => Ok(has_acl),
+            None => Ok(self.getattr(dir).await?.has_acl),
+        }
     }
 
     /// A file that exists here only, with one open.
@@ -110,8 +125,8 @@ impl Vfs {
         if flags.truncate {
             file.lock().truncate(0, self.clock.now());
         }
-        let attr = file.lock().view();
         self.names.remember(file.ino, parent, name);
+        let attr = self.tell(file.lock().view(), self.names.ask());
         Some(Created { attr, opened: self.handle_for(file, flags, None) })
     }
 
@@ -129,6 +144,7 @@ impl Vfs {
             readable: flags.read,
             writable: flags.write,
             append: flags.append,
+            no_atime: flags.no_atime,
             diverted_from,
             pattern: Default::default(),
         });
@@ -227,7 +243,9 @@ impl Vfs {
         if !handle.readable {
             return Err(VfsError::BadHandle(fh));
         }
-        self.read_file(&handle, offset, size).await
+        let data = self.read_file(&handle, offset, size).await?;
+        self.note_read(&handle);
+        Ok(data)
     }
 
     /// Stages `data` if that needs no waiting; `None` when it does, and then nothing has happened. `mapped`

@@ -9,6 +9,7 @@ mod unnamed;
 mod xattrs;
 
 use crate::Fh;
+use crate::names::Asked;
 use bytes::Bytes;
 use dfs_proto::{Attr, Name};
 
@@ -103,4 +104,6 @@ pub struct Listed {
     pub cookie: u64,
     /// Its attributes.
     pub attr: Attr,
+    /// Before the master was asked for them.
+    pub(crate) asked: Asked,
 }

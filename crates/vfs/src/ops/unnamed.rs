@@ -22,6 +22,7 @@ impl Vfs {
         let make = MakeUnnamed { parent, ino, mode, umask: caller.umask, uid: caller.uid, gid: caller.gid };
         let attr = self.make_unnamed(make).await?;
         self.names.remember_unnamed(attr.ino, parent);
+        let attr = self.tell_changed(attr, self.names.ask());
         let file = self.hold(&attr, Origin::Published);
         {
             let mut state = file.lock();

@@ -14,6 +14,13 @@ const STORED_AS: &[u8] = b"user.dfs.stored_as";
 /// The attribute that the kernel looks for before each write, to take a file's capabilities away.
 const CAPABILITY: &[u8] = b"security.capability";
 
+/// The attributes that the kernel asks for when it checks permissions.
+const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+
+fn is_acl(name: &Name) -> bool {
+    ACLS.contains(&name.as_bytes())
+}
+
 impl Vfs {
     /// Value of an attribute. `user.dfs.stored_as` tells the name under which this mount stored a file that
     /// could not have the one it was written to.
@@ -23,6 +30,9 @@ impl Vfs {
                 Some(stored) => Ok(Bytes::copy_from_slice(stored.as_bytes())),
                 None => Err(no_attribute()),
             };
+        }
+        if is_acl(&name) && self.names.told(ino).is_some_and(|told| told.has_acl == Some(false)) {
+            return Err(no_attribute());
         }
         let file = self.file(ino);
         let is_capability = name.as_bytes() == CAPABILITY;
@@ -71,13 +81,23 @@ impl Vfs {
         if let Some(file) = self.file(ino) {
             file.lock().no_capability = false;
         }
-        self.write_op(WriteOp::SetXattr { ino, name, value, mode, drops_set_gid }).await.map(|_| ())
+        let changes_mode = is_acl(&name);
+        self.write_op(WriteOp::SetXattr { ino, name, value, mode, drops_set_gid }).await?;
+        if changes_mode {
+            self.names.attributes_changed(ino);
+        }
+        Ok(())
     }
 
     /// Removes an attribute.
     pub async fn removexattr(&self, ino: Ino, name: Name) -> Result<(), VfsError> {
         self.publish_if_new(ino).await?;
-        self.write_op(WriteOp::RemoveXattr { ino, name }).await.map(|_| ())
+        let changes_mode = is_acl(&name);
+        self.write_op(WriteOp::RemoveXattr { ino, name }).await?;
+        if changes_mode {
+            self.names.attributes_changed(ino);
+        }
+        Ok(())
     }
 }
 
