@@ -1,9 +1,10 @@
 //! New inodes.
 
+use crate::access::Inherited;
 use crate::error::{OpError, refuse};
 use crate::mode;
 use dfs_metastore::row::InodeRow;
-use dfs_metastore::{Counter, WriteTxn};
+use dfs_metastore::{Counter, ReadTxn, WriteTxn};
 use dfs_proto::{ErrorCode, FileKind, Ino, Timestamp, Version};
 
 /// `st_size` of every directory.
@@ -22,6 +23,8 @@ pub struct Wanted {
     pub kind: FileKind,
     /// Mode; bits above the low 12 are ignored, as by chmod(2).
     pub mode: u16,
+    /// Bits that the mode loses, unless the directory has a default access control list.
+    pub umask: u16,
     /// Owner.
     pub uid: u32,
     /// Group, unless the directory has its own way.
@@ -52,10 +55,37 @@ pub fn root(now: Timestamp) -> InodeRow {
     }
 }
 
+/// A new inode that is not written yet.
+pub struct Child {
+    /// Its row.
+    pub row: InodeRow,
+    lists: Inherited,
+}
+
+impl Child {
+    /// Writes it.
+    pub fn put(&self, txn: &mut dyn WriteTxn) -> Result<(), OpError> {
+        txn.put_inode(&self.row)?;
+        self.lists.put(txn, self.row.ino)
+    }
+}
+
 /// A new inode in `parent`: a set-group-id directory passes on its group (and to directories the bit itself),
-/// and every directory passes on its collision rule.
-pub fn child(parent: &InodeRow, ino: Ino, wanted: Wanted, now: Timestamp) -> InodeRow {
-    let Wanted { kind, mode, uid, gid } = wanted;
+/// and every directory passes on its collision rule and its default access control list.
+pub fn child(
+    txn: &dyn ReadTxn,
+    parent: &InodeRow,
+    ino: Ino,
+    wanted: Wanted,
+    now: Timestamp,
+) -> Result<Child, OpError> {
+    let mut row = bare_child(parent, ino, wanted, now);
+    let lists = Inherited::apply(txn, parent, &mut row, wanted.umask)?;
+    Ok(Child { row, lists })
+}
+
+fn bare_child(parent: &InodeRow, ino: Ino, wanted: Wanted, now: Timestamp) -> InodeRow {
+    let Wanted { kind, mode, umask: _, uid, gid } = wanted;
     let passes_group = parent.mode & mode::SET_GID != 0;
     let is_directory = kind == FileKind::Directory;
     InodeRow {

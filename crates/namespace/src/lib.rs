@@ -12,6 +12,7 @@
 //! - Every inode is the root, has as many entries as its `nlink` says (a directory one entry, and `nlink` is
 //!   2 + its subdirectories), or is on the list of orphans with `nlink` 0.
 //! - A directory's `parent` is the directory that holds its entry; walking up ends at the root.
+//! - The permission bits of a mode are those that go with the inode's access control list, if it has one.
 //! - Extents of a file are sorted, do not overlap, lie within `size`, all have a blob, and their lengths add up
 //!   to `allocated`. No two neighbours could be one ([`dfs_proto::Extent::continues_with`]) where a commit
 //!   brought them together.
@@ -33,6 +34,8 @@
 //! which no other file ever shows. For every operation a condemned inode is gone already, so nobody sees a
 //! half-removed file.
 
+mod access;
+mod acl;
 mod birth;
 mod collision;
 mod content;
@@ -120,8 +123,9 @@ fn dispatch(
         WriteOp::Clone(_) | WriteOp::Accessed { .. } | WriteOp::Lock { .. } | WriteOp::Unlock { .. } => {
             error::refuse(dfs_proto::ErrorCode::NotSupported, "the operation is not supported")
         }
-        WriteOp::SetXattr { ino, name, value, mode, drops_set_gid: _ } => {
-            ops::xattr::set(txn, context, *ino, name, value, *mode)
+        WriteOp::SetXattr { ino, name, value, mode, drops_set_gid } => {
+            let attribute = ops::xattr::NewValue { name, value, mode: *mode, drops_set_gid: *drops_set_gid };
+            ops::xattr::set(txn, context, *ino, attribute)
         }
         WriteOp::RemoveXattr { ino, name } => ops::xattr::remove(txn, context, *ino, name),
         // What it asks for is the caller's: to commit this transaction to disk.

@@ -14,7 +14,15 @@ const APPLICATION_ID: i32 = 0x6466_734d;
 const VERSION: i32 = 2;
 
 /// What brings tables of version 1 to version 2, those of version 2 to version 3, and so on up to [`VERSION`].
-const STEPS: [&str; VERSION as usize - 1] = ["ALTER TABLE inode ADD COLUMN flags INTEGER NOT NULL DEFAULT 0"];
+///
+/// 2: inodes say whether they have access control lists, and of `system.` there are no other attributes.
+const STEPS: [&str; VERSION as usize - 1] = ["
+ALTER TABLE inode ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;
+DELETE FROM xattr WHERE name >= CAST('system.' AS BLOB) AND name < CAST('system/' AS BLOB) AND name NOT IN
+    (CAST('system.posix_acl_access' AS BLOB), CAST('system.posix_acl_default' AS BLOB));
+UPDATE inode SET flags = 1 WHERE ino IN (SELECT ino FROM xattr
+    WHERE name IN (CAST('system.posix_acl_access' AS BLOB), CAST('system.posix_acl_default' AS BLOB)));
+"];
 
 const TABLES: &str = "
 CREATE TABLE counter (id INTEGER PRIMARY KEY, next INTEGER NOT NULL) STRICT;

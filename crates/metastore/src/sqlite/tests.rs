@@ -95,19 +95,29 @@ fn newer_database_is_refused_untouched() {
 fn tables_of_version_1_are_brought_up_with_what_is_in_them() {
     let (_directory, path) = fresh();
     let store = Store::open_sqlite(&path).unwrap();
-    let row = crate::conformance::file(7);
-    let written = row.clone();
-    store.write_blocking(Durability::Process, move |txn| txn.put_inode(&written)).unwrap();
+    let rows = [7, 8].map(crate::conformance::file);
+    let written = rows.clone();
+    let write = move |txn: &mut dyn WriteTxn| {
+        written.iter().try_for_each(|row| txn.put_inode(row))?;
+        txn.put_xattr(Ino(7), b"user.a", b"1")?;
+        txn.put_xattr(Ino(7), b"system.other", b"1")?;
+        txn.put_xattr(Ino(8), b"system.posix_acl_access", b"1")
+    };
+    store.write_blocking(Durability::Process, write).unwrap();
     store.close();
     let db = Connection::open(&path).unwrap();
     db.execute_batch("ALTER TABLE inode DROP COLUMN flags; PRAGMA user_version = 1").unwrap();
     drop(db);
-    for has_acl in [false, true] {
+    for _ in 0..2 {
         let store = Store::open_sqlite(&path).unwrap();
-        let found = store.read_blocking(|txn| txn.inode(Ino(7))).unwrap();
-        assert_eq!(found, Some(InodeRow { has_acl, ..row.clone() }));
-        let changed = InodeRow { has_acl: true, ..row.clone() };
-        store.write_blocking(Durability::Process, move |txn| txn.put_inode(&changed)).unwrap();
+        let read = |txn: &dyn ReadTxn| {
+            let found = [txn.inode(Ino(7))?, txn.inode(Ino(8))?];
+            Ok::<_, StoreError>((found, txn.xattr_names(Ino(7))?, txn.xattr_names(Ino(8))?))
+        };
+        let (found, plain, listed) = store.read_blocking(read).unwrap();
+        let [first, second] = rows.clone();
+        assert_eq!(found, [Some(first), Some(InodeRow { has_acl: true, ..second })]);
+        assert_eq!((plain, listed), (vec![b"user.a".to_vec()], vec![b"system.posix_acl_access".to_vec()]));
         store.close();
     }
 }

@@ -53,13 +53,14 @@ fn make_file(
     birth::check_number(txn, commit.ino)?;
 
     let ino = birth::number(txn, commit.ino)?;
-    let wanted =
-        Wanted { kind: FileKind::File, mode: create.mode & !create.umask, uid: create.uid, gid: create.gid };
-    let mut row = birth::child(&parent, ino, wanted, context.now);
+    let Create { mode, umask, uid, gid, .. } = *create;
+    let wanted = Wanted { kind: FileKind::File, mode, umask, uid, gid };
+    let mut child = birth::child(txn, &parent, ino, wanted, context.now)?;
+    let row = &mut child.row;
     row.mtime = commit.mtime.unwrap_or(context.now);
     row.md5 = commit.md5.filter(|_| layer.is_whole);
-    content::apply(txn, &mut row, &layer, context.now)?;
-    txn.put_inode(&row)?;
+    content::apply(txn, row, &layer, context.now)?;
+    child.put(txn)?;
     put_entry(txn, context, create.parent, &place.name, ino, place.replaced.as_ref().map(|r| &r.0))?;
     touch(&mut parent, context.now);
     txn.put_inode(&parent)?;
@@ -68,7 +69,7 @@ fn make_file(
         removal::drop_name(txn, context, old)?;
     }
     let stored_as = (place.name != create.name).then_some(place.name);
-    Ok(MetaReply::Committed(Committed { attr: row.attr(), stored_as, appended_by: layer.appended_by }))
+    Ok(MetaReply::Committed(Committed { attr: child.row.attr(), stored_as, appended_by: layer.appended_by }))
 }
 
 /// Where a new file goes.

@@ -24,8 +24,10 @@ pub fn make(
     birth::check_number(txn, make.ino)?;
 
     let ino = birth::number(txn, make.ino)?;
-    let wanted = Wanted { kind: make.kind, mode: make.mode & !make.umask, uid: make.uid, gid: make.gid };
-    let mut row = birth::child(&parent, ino, wanted, context.now);
+    let Make { kind, mode, umask, uid, gid, .. } = *make;
+    let wanted = Wanted { kind, mode, umask, uid, gid };
+    let mut child = birth::child(txn, &parent, ino, wanted, context.now)?;
+    let row = &mut child.row;
     match make.kind {
         FileKind::Symlink => {
             row.mode = SYMLINK_MODE;
@@ -35,14 +37,14 @@ pub fn make(
         FileKind::Directory => parent.nlink += 1,
         FileKind::File | FileKind::Fifo | FileKind::Socket => {}
     }
-    txn.put_inode(&row)?;
+    child.put(txn)?;
     if make.kind == FileKind::Symlink {
         txn.put_symlink(ino, &make.target)?;
     }
     put_entry(txn, context, make.parent, &make.name, ino, None)?;
     touch(&mut parent, context.now);
     txn.put_inode(&parent)?;
-    Ok(MetaReply::Attr(row.attr()))
+    Ok(MetaReply::Attr(child.row.attr()))
 }
 
 fn check_target(make: &Make) -> Result<(), OpError> {

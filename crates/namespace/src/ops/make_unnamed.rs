@@ -20,10 +20,11 @@ pub fn make_unnamed(
     birth::check_number(txn, make.ino)?;
 
     let ino = birth::number(txn, make.ino)?;
-    let wanted = Wanted { kind: FileKind::File, mode: make.mode & !make.umask, uid: make.uid, gid: make.gid };
-    let mut row = birth::child(&parent, ino, wanted, context.now);
-    row.nlink = 0;
-    txn.put_inode(&row)?;
+    let MakeUnnamed { mode, umask, uid, gid, .. } = *make;
+    let wanted = Wanted { kind: FileKind::File, mode, umask, uid, gid };
+    let mut child = birth::child(txn, &parent, ino, wanted, context.now)?;
+    child.row.nlink = 0;
+    child.put(txn)?;
     txn.put_orphan(ino)?;
-    Ok(MetaReply::Attr(row.attr()))
+    Ok(MetaReply::Attr(child.row.attr()))
 }

@@ -1,5 +1,6 @@
 //! The operations, one per file.
 
+pub mod acl;
 pub mod commit;
 pub mod extents;
 pub mod getattr;

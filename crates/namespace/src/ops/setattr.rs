@@ -3,7 +3,7 @@
 use super::commit::check_time;
 use crate::error::OpError;
 use crate::layer::check_offset;
-use crate::{WriteContext, content, fetch, mode};
+use crate::{WriteContext, access, content, fetch, mode};
 use dfs_metastore::WriteTxn;
 use dfs_metastore::row::InodeRow;
 use dfs_proto::meta::{AttrChanges, SetTime};
@@ -24,6 +24,9 @@ pub fn setattr(
         truncate(txn, &mut row, size, context.now)?;
     }
     set_owner_and_mode(&mut row, changes);
+    if changes.mode.is_some() {
+        access::follow_mode(txn, &row)?;
+    }
     let time = |set: SetTime| match set {
         SetTime::Now => context.now,
         SetTime::At(time) => time,

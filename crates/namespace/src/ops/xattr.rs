@@ -8,7 +8,11 @@
 //!
 //! Nothing under that prefix is ever stored as an attribute. Only a rule that is set shows up in lists: a copy
 //! made with all attributes should carry the rule along, and could not set the others.
+//!
+//! Of `system.` there are the access control lists only, which [`super::acl`] has the rules of.
 
+use super::acl;
+use crate::access::Which;
 use crate::error::{OpError, refuse};
 use crate::{WriteContext, fetch};
 use bytes::Bytes;
@@ -19,7 +23,7 @@ use dfs_proto::meta::XattrMode;
 use dfs_proto::{CollisionPolicy, ErrorCode, EventKind, FileKind, Ino, MetaReply, Name};
 
 const USER: &[u8] = b"user.";
-const OTHERS: [&[u8]; 3] = [b"trusted.", b"security.", b"system."];
+const OTHERS: [&[u8]; 2] = [b"trusted.", b"security."];
 const RESERVED: &[u8] = b"user.dfs.";
 const COLLISION: &[u8] = b"user.dfs.collision";
 const VERSION: &[u8] = b"user.dfs.version";
@@ -28,6 +32,9 @@ const MD5: &[u8] = b"user.dfs.md5";
 pub fn get(txn: &dyn ReadTxn, ino: Ino, name: &Name) -> Result<MetaReply, OpError> {
     let row = fetch::inode(txn, ino)?;
     check_name(name)?;
+    if Which::named(name.as_bytes()).is_some() {
+        acl::check_kind(&row)?;
+    }
     let value = match is_reserved(name) {
         true => virtual_value(&row, name).map(Bytes::from),
         false => txn.xattr(ino, name.as_bytes())?.map(Bytes::from),
@@ -50,19 +57,33 @@ pub fn list(txn: &dyn ReadTxn, ino: Ino) -> Result<MetaReply, OpError> {
     Ok(MetaReply::Names(names))
 }
 
+/// What an attribute is to be.
+pub struct NewValue<'a> {
+    /// Which.
+    pub name: &'a Name,
+    /// Its value.
+    pub value: &'a [u8],
+    /// Whether it must exist, or must not.
+    pub mode: XattrMode,
+    /// See [`dfs_proto::meta::WriteOp::SetXattr`].
+    pub drops_set_gid: bool,
+}
+
 pub fn set(
     txn: &mut dyn WriteTxn,
     context: &mut WriteContext<'_>,
     ino: Ino,
-    name: &Name,
-    value: &[u8],
-    mode: XattrMode,
+    new: NewValue<'_>,
 ) -> Result<MetaReply, OpError> {
+    let NewValue { name, value, mode, drops_set_gid } = new;
     let mut row = fetch::inode(txn, ino)?;
     check_writable(&row, name)?;
     if value.len() > XATTR_VALUE_BYTES_MAX {
         let message = format!("a value may have {XATTR_VALUE_BYTES_MAX} bytes, this one has {}", value.len());
         return refuse(ErrorCode::ValueTooLarge, message);
+    }
+    if let Some(which) = Which::named(name.as_bytes()) {
+        return acl::set(txn, context, row, which, value, drops_set_gid);
     }
     if name.as_bytes() == COLLISION {
         let policy = parse_policy(value)?;
@@ -87,6 +108,9 @@ pub fn remove(
 ) -> Result<MetaReply, OpError> {
     let mut row = fetch::inode(txn, ino)?;
     check_writable(&row, name)?;
+    if let Some(which) = Which::named(name.as_bytes()) {
+        return acl::remove(txn, context, row, which);
+    }
     if name.as_bytes() == COLLISION {
         if row.collision.take().is_none() {
             return missing(ino, name);
@@ -100,7 +124,8 @@ pub fn remove(
     finish(txn, context, row)
 }
 
-fn finish(
+/// Notes the change of an attribute: ctime, and the news of it.
+pub fn finish(
     txn: &mut dyn WriteTxn,
     context: &mut WriteContext<'_>,
     mut row: InodeRow,
@@ -126,9 +151,14 @@ fn virtual_value(row: &InodeRow, name: &Name) -> Option<String> {
 
 fn check_name(name: &Name) -> Result<(), OpError> {
     let bytes = name.as_bytes();
+    if Which::named(bytes).is_some() {
+        return Ok(());
+    }
     let mut namespaces = OTHERS.iter().copied().chain([USER]);
     let Some(namespace) = namespaces.find(|namespace| bytes.starts_with(namespace)) else {
-        let message = format!("attribute `{name}` is in none of user., trusted., security. and system.");
+        let message = format!(
+            "attribute `{name}` is in none of user., trusted. and security., and no access control list"
+        );
         return refuse(ErrorCode::NotSupported, message);
     };
     if bytes.len() == namespace.len() {
@@ -171,10 +201,15 @@ fn missing<T>(ino: Ino, name: &Name) -> Result<T, OpError> {
     refuse(ErrorCode::NoAttribute, format!("inode {ino} has no attribute `{name}`"))
 }
 
-/// Keeps the names of an inode within what listxattr(2) can return, the collision rule included.
+/// Keeps the names of an inode within what listxattr(2) can return, with room for those that are always taken:
+/// the collision rule and the access control lists.
 fn check_room(txn: &dyn WriteTxn, ino: Ino, name: &Name) -> Result<(), OpError> {
-    let present: usize = txn.xattr_names(ino)?.iter().map(|other| other.len() + 1).sum();
-    if present + name.as_bytes().len() + 1 + COLLISION.len() + 1 > XATTR_LIST_BYTES_MAX {
+    let listed_bytes = |name: &[u8]| name.len() + 1;
+    let always = Which::ALL.map(Which::attribute).into_iter().chain([COLLISION]).map(listed_bytes);
+    let present = txn.xattr_names(ino)?;
+    let present = present.iter().filter(|other| Which::named(other).is_none());
+    let bytes: usize = present.map(|other| listed_bytes(other)).chain(always).sum();
+    if bytes + listed_bytes(name.as_bytes()) > XATTR_LIST_BYTES_MAX {
         return refuse(ErrorCode::NoSpace, format!("inode {ino} has no room for another attribute"));
     }
     Ok(())

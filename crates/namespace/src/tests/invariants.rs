@@ -1,5 +1,6 @@
 //! What must hold of the rows after every operation (the crate's documentation has it in prose).
 
+use crate::access::{self, Which};
 use dfs_metastore::ReadTxn;
 use dfs_metastore::row::{DentryRow, GarbageRow, InodeRow};
 use dfs_proto::{BlobId, BlobRef, DirCookie, FileKind, Ino, Name, Timestamp};
@@ -104,6 +105,7 @@ fn check_row(txn: &dyn ReadTxn, row: &InodeRow) {
     assert!(row.version.0 >= 1, "{row:?}");
     assert!(is_directory || row.parent == Ino(0) && row.collision.is_none(), "{row:?}");
     assert!(row.kind == FileKind::File || row.md5.is_none() && row.allocated == 0, "{row:?}");
+    check_lists(txn, row);
     let target = txn.symlink(row.ino).unwrap();
     assert_eq!(target.is_some(), row.kind == FileKind::Symlink, "target of {row:?}");
     match row.kind {
@@ -111,6 +113,20 @@ fn check_row(txn: &dyn ReadTxn, row: &InodeRow) {
         FileKind::Symlink => assert_eq!(Some(row.size), target.map(|t| t.len() as u64)),
         _ => {}
     }
+}
+
+fn check_lists(txn: &dyn ReadTxn, row: &InodeRow) {
+    let names = txn.xattr_names(row.ino).unwrap();
+    let system: Vec<_> = names.iter().filter(|name| name.starts_with(b"system.")).collect();
+    assert!(system.iter().all(|name| Which::named(name).is_some()), "{system:?} of {row:?}");
+    assert_eq!(row.has_acl, !system.is_empty(), "{system:?} of {row:?}");
+    assert!(!row.has_acl || row.kind != FileKind::Symlink, "{row:?}");
+    if let Some(list) = access::fetch(txn, row, Which::Access).unwrap() {
+        assert!(!list.is_mode_alone(), "{list:?} of {row:?} says no more than the mode");
+        assert_eq!(list.permissions(), row.mode & 0o777, "{list:?} of {row:?}");
+    }
+    let has_default = access::fetch(txn, row, Which::Default).unwrap().is_some();
+    assert!(!has_default || row.kind == FileKind::Directory, "{row:?}");
 }
 
 fn check_extents(txn: &dyn ReadTxn, row: &InodeRow, used: &mut BTreeSet<BlobId>) {

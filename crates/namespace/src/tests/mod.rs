@@ -7,6 +7,7 @@
 mod harness;
 mod invariants;
 
+mod acl;
 mod commit;
 mod commit_model;
 mod entries;

@@ -69,12 +69,14 @@ on_each_store! {
             ("User.x", ErrorCode::NotSupported),
             ("user.", ErrorCode::InvalidArgument),
             ("trusted.", ErrorCode::InvalidArgument),
+            ("system.x", ErrorCode::NotSupported),
+            ("system.posix_acl_access.", ErrorCode::NotSupported),
         ] {
             assert_eq!(world.refused(&set_xattr(ino, attribute, b"", XattrMode::Any)), code, "{attribute}");
             assert_eq!(world.refused(&remove(ino, attribute)), code, "{attribute}");
             assert_eq!(world.xattr(ino, attribute), Err(code), "{attribute}");
         }
-        for attribute in ["security.x", "system.x", "trusted.x", "user.dfs"] {
+        for attribute in ["security.x", "trusted.x", "user.dfs"] {
             world.set_xattr(ino, attribute, b"");
         }
         assert_eq!(world.refused(&set_xattr(Ino(999), "user.a", b"", XattrMode::Any)), ErrorCode::NotFound);
