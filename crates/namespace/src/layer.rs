@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 /// The largest id or sequence number that every store can keep.
 const ID_MAX: u64 = i64::MAX as u64;
 
-/// What a commit does to content of a known size.
+/// What a commit, or a copy, does to content of a known size.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Layer {
     /// Old content from here on goes first; [`u64::MAX`] when none does.
@@ -73,6 +73,21 @@ impl Layer {
         let is_whole = appended_by == 0 && (kept == 0 || covers(&extents, size));
         let changes_content = commit.truncate_to.is_some() || !extents.is_empty() || size != old_size;
         Ok(Layer { cut_at, extents, blobs, hidden, size, appended_by, is_whole, changes_content })
+    }
+
+    /// What a copy does: its extents are in order already, and nothing is cut or moved. They are taken from what
+    /// is stored, so they need no check.
+    pub fn of_clone(extents: Vec<Extent>, size: u64) -> Layer {
+        Layer {
+            cut_at: u64::MAX,
+            blobs: extents.iter().filter_map(|e| e.blob).map(|b| (b.id, b)).collect(),
+            extents,
+            hidden: Vec::new(),
+            size,
+            appended_by: 0,
+            is_whole: false,
+            changes_content: true,
+        }
     }
 
     /// Runs of extents that touch each other.

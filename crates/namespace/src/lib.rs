@@ -120,7 +120,9 @@ fn dispatch(
         WriteOp::Rmdir { parent, name } => ops::rmdir::rmdir(txn, context, *parent, name),
         WriteOp::Rename(rename) => ops::rename::rename(txn, context, rename),
         WriteOp::MakeUnnamed(make) => ops::make_unnamed::make_unnamed(txn, context, make),
-        WriteOp::Clone(_) | WriteOp::Accessed { .. } | WriteOp::Lock { .. } | WriteOp::Unlock { .. } => {
+        WriteOp::Clone(clone) => ops::clone::clone(txn, context, clone),
+        WriteOp::Accessed { ino, atime } => ops::accessed::accessed(txn, *ino, *atime),
+        WriteOp::Lock { .. } | WriteOp::Unlock { .. } => {
             error::refuse(dfs_proto::ErrorCode::NotSupported, "the operation is not supported")
         }
         WriteOp::SetXattr { ino, name, value, mode, drops_set_gid } => {

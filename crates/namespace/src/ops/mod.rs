@@ -1,6 +1,8 @@
 //! The operations, one per file.
 
+pub mod accessed;
 pub mod acl;
+pub mod clone;
 pub mod commit;
 pub mod extents;
 pub mod getattr;

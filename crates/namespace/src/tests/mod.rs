@@ -7,9 +7,12 @@
 mod harness;
 mod invariants;
 
+mod accessed;
 mod acl;
+mod clone;
 mod commit;
 mod commit_model;
+mod content_model;
 mod entries;
 mod make;
 mod names;
