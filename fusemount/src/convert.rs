@@ -2,7 +2,7 @@
 
 use dfs_proto::meta::{RenameMode, SetTime, XattrMode};
 use dfs_proto::{Attr, FileKind, Ino, Name};
-use dfs_vfs::{Caller, OpenFlags};
+use dfs_vfs::{Allocation, Caller, OpenFlags, Seek};
 use fuser::{Errno, FileAttr, FileType, INodeNo, RenameFlags, Request, TimeOrNow};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -18,8 +18,9 @@ pub(crate) fn name(n: &OsStr) -> Result<Name, Errno> {
     Name::new(n.as_bytes()).map_err(|e| crate::errno::errno_of_wire(&e))
 }
 
-pub(crate) fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), umask: 0 }
+/// Who asks, with the umask that the request carries (0 where it carries none).
+pub(crate) fn caller(request: &Request, umask: u32) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), umask: permissions(umask) }
 }
 
 pub(crate) fn file_type(kind: FileKind) -> FileType {
@@ -48,8 +49,8 @@ pub(crate) fn kind_of_mode(mode: u32) -> Result<FileKind, Errno> {
 }
 
 /// Permission bits with set-id and sticky.
-pub(crate) fn permissions(mode: u32, umask: u32) -> u16 {
-    (mode & !umask & 0o7777) as u16
+pub(crate) fn permissions(mode: u32) -> u16 {
+    (mode & 0o7777) as u16
 }
 
 pub(crate) fn file_attr(a: &Attr) -> FileAttr {
@@ -112,6 +113,29 @@ pub(crate) fn xattr_mode(flags: i32) -> Result<XattrMode, Errno> {
     }
 }
 
+/// The modes of fallocate(2) that make sense for files made of blobs.
+pub(crate) fn allocation(mode: i32) -> Result<Allocation, Errno> {
+    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    const ZERO_KEEP: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+    match mode {
+        0 => Ok(Allocation::Reserve { keep_size: false }),
+        libc::FALLOC_FL_KEEP_SIZE => Ok(Allocation::Reserve { keep_size: true }),
+        PUNCH => Ok(Allocation::PunchHole),
+        libc::FALLOC_FL_ZERO_RANGE => Ok(Allocation::Zero { keep_size: false }),
+        ZERO_KEEP => Ok(Allocation::Zero { keep_size: true }),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
+}
+
+/// The kinds of lseek(2) that the kernel cannot answer by itself.
+pub(crate) fn seek(whence: i32) -> Result<Seek, Errno> {
+    match whence {
+        libc::SEEK_DATA => Ok(Seek::Data),
+        libc::SEEK_HOLE => Ok(Seek::Hole),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +157,10 @@ mod tests {
         assert!(xattr_mode(77).is_err());
         assert!(rename_mode(RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_EXCHANGE).is_err());
         assert!(kind_of_mode(libc::S_IFDIR).is_err());
+        // A hole that changes the size is none (fallocate(2)), and blobs cannot be collapsed.
+        for mode in [libc::FALLOC_FL_PUNCH_HOLE, libc::FALLOC_FL_COLLAPSE_RANGE, 0x1000] {
+            assert_eq!(allocation(mode).unwrap_err().code(), libc::EOPNOTSUPP, "{mode:#x}");
+        }
+        assert_eq!(seek(libc::SEEK_SET).unwrap_err().code(), libc::EINVAL);
     }
 }

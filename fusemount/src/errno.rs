@@ -12,7 +12,15 @@ pub(crate) fn errno(operation: &str, e: &VfsError) -> Errno {
         VfsError::NothingThere => return Errno::ENXIO,
         VfsError::WouldBlock => return Errno::EAGAIN,
         VfsError::Interrupted => return Errno::EINTR,
-        _ => {}
+        VfsError::Client(_)
+        | VfsError::NameTaken
+        | VfsError::NotEmpty
+        | VfsError::Forgotten(_)
+        | VfsError::TooLarge
+        | VfsError::InvalidArgument(_)
+        | VfsError::NotSupported(_)
+        | VfsError::StagingFull { .. }
+        | VfsError::OddAnswer(_) => {}
     }
     let code = e.code();
     if is_failure(code) {

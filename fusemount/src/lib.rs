@@ -10,6 +10,8 @@ mod descriptors;
 mod errno;
 mod kernel;
 mod mount;
+mod requests;
+mod signals;
 
 pub mod args;
 pub mod daemon;

@@ -2,6 +2,7 @@
 
 use crate::adapter::{Adapter, report_unsaved};
 use crate::kernel::KernelNotes;
+use crate::requests::Requests;
 use anyhow::Context;
 use dfs_client::{Blobs, BlobsConfig, HttpNodes, MasterClient, Session, Subscription};
 use dfs_vfs::{Vfs, VfsConfig};
@@ -73,7 +74,11 @@ pub async fn mount(config: MountConfig) -> anyhow::Result<Mounted> {
         Blobs::new(session.clone(), Arc::new(HttpNodes::new(config.deadline)?), BlobsConfig::default());
     let vfs = Vfs::new(config.vfs.clone(), session.clone(), data);
     let background = {
-        let adapter = Adapter { vfs: vfs.clone(), runtime: tokio::runtime::Handle::current() };
+        let adapter = Adapter {
+            vfs: vfs.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            requests: Requests::default(),
+        };
         let (options, at) = (options(&config), mountpoint.clone());
         tokio::task::spawn_blocking(move || fuser::spawn_mount(adapter, &at, &options))
             .await?
