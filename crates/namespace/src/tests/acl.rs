@@ -9,7 +9,7 @@ const ACCESS: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
 
 /// A list in its binary form: what owner, user 1000, group, mask and others may; user and mask only if given.
-fn list(owner: u16, user: Option<u16>, group: u16, mask: Option<u16>, others: u16) -> Vec<u8> {
+pub fn list(owner: u16, user: Option<u16>, group: u16, mask: Option<u16>, others: u16) -> Vec<u8> {
     let no_id = u32::MAX;
     let entries = [Some((0x01u16, owner, no_id)), user.map(|p| (0x02, p, 1000)), Some((0x04, group, no_id))];
     let entries = entries.into_iter().chain([mask.map(|p| (0x10, p, no_id)), Some((0x20, others, no_id))]);

@@ -1,8 +1,9 @@
 //! Random sequences of operations: whatever is asked for, the invariants hold after each, and what is refused
 //! has changed nothing (the world sees to both).
 
+use super::acl::list;
 use super::harness::*;
-use dfs_proto::meta::{AttrChanges, Collision, Commit, RenameMode, WriteOp};
+use dfs_proto::meta::{AttrChanges, CloneRange, Collision, Commit, MakeUnnamed, RenameMode, WriteOp};
 use dfs_proto::{CollisionPolicy, Extent, FileKind, Ino};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -22,6 +23,11 @@ enum Step {
     Rmdir(usize, usize),
     Rename((usize, usize), (usize, usize), RenameMode),
     Rule(usize, bool),
+    /// Whether it is the default list, and how much it gives.
+    List(usize, bool, u16),
+    Chmod(usize, u16),
+    MakeUnnamed(usize),
+    Clone((usize, u64), (usize, u64), u64),
     Open(usize),
     CloseAll,
     Reap(u32),
@@ -58,6 +64,10 @@ fn some_step() -> impl Strategy<Value = Step> {
         2 => (ino(), name()).prop_map(|(parent, name)| Rmdir(parent, name)),
         6 => ((ino(), name()), (ino(), name()), mode).prop_map(|(from, to, mode)| Rename(from, to, mode)),
         1 => (ino(), any::<bool>()).prop_map(|(ino, replace)| Rule(ino, replace)),
+        2 => (ino(), any::<bool>(), 0..8u16).prop_map(|(ino, default, gives)| List(ino, default, gives)),
+        1 => (ino(), 0..0o10000u16).prop_map(|(ino, mode)| Chmod(ino, mode)),
+        1 => ino().prop_map(MakeUnnamed),
+        2 => ((ino(), 0..100u64), (ino(), 0..100u64), 0..60u64).prop_map(|(from, to, n)| Clone(from, to, n)),
         2 => ino().prop_map(Open),
         1 => Just(CloseAll),
         1 => (1..4u32).prop_map(Reap),
@@ -90,6 +100,25 @@ fn operation(world: &mut World<'_>, seen: &[Ino], step: Step) -> Option<WriteOp>
             let rule: &[u8] = if replace { b"replace" } else { b"rename" };
             set_xattr(pick(ino), "user.dfs.collision", rule, dfs_proto::meta::XattrMode::Any)
         }
+        Step::List(ino, is_default, gives) => {
+            let which = if is_default { "system.posix_acl_default" } else { "system.posix_acl_access" };
+            // What it gives decides whether anybody is named, too.
+            let value = list(gives, (gives > 3).then_some(gives), gives, (gives > 2).then_some(6), 1);
+            set_xattr(pick(ino), which, &value, dfs_proto::meta::XattrMode::Any)
+        }
+        Step::Chmod(ino, mode) => {
+            let changes = AttrChanges { mode: Some(mode), ..AttrChanges::default() };
+            WriteOp::SetAttr { ino: pick(ino), changes }
+        }
+        Step::MakeUnnamed(parent) => {
+            let (parent, ino, mode, umask) = (pick(parent), Ino(0), 0o666, 0o022);
+            WriteOp::MakeUnnamed(MakeUnnamed { parent, ino, mode, umask, uid: 1, gid: 1 })
+        }
+        Step::Clone((source, source_offset), (target, target_offset), length) => {
+            let (source, target) = (pick(source), pick(target));
+            let locked_by = None;
+            WriteOp::Clone(CloneRange { source, source_offset, target, target_offset, length, locked_by })
+        }
         Step::Open(ino) => {
             world.open.insert(pick(ino));
             return None;
@@ -118,6 +147,7 @@ fn follow(world: &mut World<'_>, steps: Vec<Step>) {
             let made = NAMES.iter().flat_map(|n| known.iter().map(move |parent| (*parent, *n)));
             let made = made.filter_map(|(parent, n)| world.txn.dentry(parent, n.as_bytes()).unwrap());
             seen.extend(made.map(|entry| entry.ino));
+            seen.extend(world.txn.orphans(Ino(0), 100).unwrap());
         }
         world.check();
     }
