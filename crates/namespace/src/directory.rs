@@ -13,6 +13,15 @@ pub fn touch(directory: &mut InodeRow, now: Timestamp) {
     directory.version = directory.version.next();
 }
 
+/// Refuses another subdirectory where the link count has no room for it: there are more than four billion.
+pub fn must_take_subdirectory(directory: &InodeRow) -> Result<(), OpError> {
+    if directory.nlink == u32::MAX {
+        let message = format!("directory {} has all the subdirectories it may have", directory.ino);
+        return refuse(ErrorCode::TooManyLinks, message);
+    }
+    Ok(())
+}
+
 /// Makes `name` stand for `ino`, and announces it. An entry that was there keeps its place in listings, so
 /// that one under way neither repeats nor skips the name.
 pub fn put_entry(

@@ -1,4 +1,4 @@
-//! Bits of a mode that change by themselves (inode(7), chown(2), write(2)).
+//! Bits of a mode that change by themselves (inode(7), chown(2)).
 
 /// The bits that a row keeps.
 pub const BITS: u16 = 0o7777;
@@ -9,7 +9,7 @@ pub const SET_GID: u16 = 0o2000;
 /// Execute permission of the group.
 pub const GROUP_EXEC: u16 = 0o0010;
 
-/// The mode after an owner changed or data was written: set-user-id goes, and so does set-group-id where the
+/// The mode after an owner changed: set-user-id goes, and so does set-group-id where the
 /// group may execute (without that it is no set-group-id bit but a mark for mandatory locking).
 pub fn without_set_id(mode: u16) -> u16 {
     let gone = if mode & GROUP_EXEC != 0 { SET_UID | SET_GID } else { SET_UID };

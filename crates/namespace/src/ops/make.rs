@@ -2,7 +2,7 @@
 
 use crate::WriteContext;
 use crate::birth::{self, Wanted};
-use crate::directory::{put_entry, touch};
+use crate::directory::{must_take_subdirectory, put_entry, touch};
 use crate::error::{OpError, refuse};
 use crate::fetch;
 use dfs_metastore::WriteTxn;
@@ -22,6 +22,9 @@ pub fn make(
     let mut parent = fetch::directory(txn, make.parent)?;
     fetch::must_be_free(txn, make.parent, &make.name)?;
     birth::check_number(txn, make.ino)?;
+    if make.kind == FileKind::Directory {
+        must_take_subdirectory(&parent)?;
+    }
 
     let ino = birth::number(txn, make.ino)?;
     let Make { kind, mode, umask, uid, gid, .. } = *make;

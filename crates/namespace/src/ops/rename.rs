@@ -1,6 +1,6 @@
 //! `Rename`: rename(2) with RENAME_NOREPLACE and RENAME_EXCHANGE.
 
-use crate::directory::{delete_entry, must_be_empty, put_entry, touch};
+use crate::directory::{delete_entry, must_be_empty, must_take_subdirectory, put_entry, touch};
 use crate::error::{OpError, refuse};
 use crate::{WriteContext, fetch, removal};
 use dfs_metastore::row::{DentryRow, InodeRow};
@@ -61,6 +61,18 @@ impl Parents {
         Ok(Parents { old, new })
     }
 
+    /// Refuses directories that change their parent for one that has no room for them.
+    fn must_take(&self, moved: &InodeRow, back: Option<&InodeRow>) -> Result<(), OpError> {
+        let Some(new) = &self.new else { return Ok(()) };
+        if moved.kind == FileKind::Directory {
+            must_take_subdirectory(new)?;
+        }
+        match back {
+            Some(back) if back.kind == FileKind::Directory => must_take_subdirectory(&self.old),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn new_mut(&mut self) -> &mut InodeRow {
         self.new.as_mut().unwrap_or(&mut self.old)
     }
@@ -107,6 +119,7 @@ fn replace(
         }
         must_fit(txn, &moved, row)?;
     }
+    parents.must_take(&moved, None)?;
 
     delete_entry(txn, context, rename.parent, &rename.name)?;
     let present = target.as_ref().map(|(entry, _)| entry);
@@ -164,6 +177,7 @@ fn exchange(
     if moved.ino == other.ino {
         return answer(&moved, &other);
     }
+    parents.must_take(&moved, Some(&other))?;
 
     put_entry(txn, context, rename.parent, &rename.name, other.ino, Some(&source))?;
     put_entry(txn, context, rename.new_parent, &rename.new_name, moved.ino, Some(&target))?;

@@ -55,6 +55,8 @@ fn check(row: &InodeRow, changes: &AttrChanges) -> Result<(), OpError> {
     Ok(())
 }
 
+/// Set-id bits stay: whether they go depends on who truncates (CAP_FSETID), which is known to the kernel that
+/// mounts. It sends the mode along where they do.
 fn truncate(txn: &mut dyn WriteTxn, row: &mut InodeRow, size: u64, now: Timestamp) -> Result<(), OpError> {
     content::cut(txn, row, size..u64::MAX, now)?;
     if size != row.size {
@@ -62,7 +64,6 @@ fn truncate(txn: &mut dyn WriteTxn, row: &mut InodeRow, size: u64, now: Timestam
     }
     row.size = size;
     row.version = row.version.next();
-    row.mode = mode::without_set_id(row.mode);
     row.mtime = now;
     Ok(())
 }

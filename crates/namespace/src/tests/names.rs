@@ -1,7 +1,8 @@
 //! Link, Unlink, Rmdir.
 
 use super::harness::*;
-use dfs_proto::meta::WriteOp;
+use dfs_metastore::row::InodeRow;
+use dfs_proto::meta::{RenameMode, WriteOp};
 use dfs_proto::{ErrorCode, EventKind, FileKind, Ino};
 
 const ROOT: Ino = Ino::ROOT;
@@ -78,6 +79,27 @@ on_each_store! {
         ] {
             assert_eq!(world.refused(&unlink(parent, text)), code, "{text} in {parent}");
         }
+    }
+
+    fn a_directory_takes_no_subdirectory_beyond_what_its_link_count_can_say(world) {
+        let full = world.mkdir(ROOT, "full");
+        let other = world.mkdir(ROOT, "other");
+        world.mkdir(other, "moves");
+        world.mkdir(full, "there");
+        let row = world.txn.inode(full).unwrap().unwrap();
+        world.txn.put_inode(&InodeRow { nlink: u32::MAX, ..row.clone() }).unwrap();
+        let from_to = ((other, "moves"), (full, "moved"));
+        for op in [
+            make(FileKind::Directory, full, "one"),
+            rename(from_to.0, from_to.1, RenameMode::Replace),
+            rename(from_to.0, (full, "there"), RenameMode::Exchange),
+        ] {
+            assert_eq!(world.refused(&op), ErrorCode::TooManyLinks, "{op:?}");
+        }
+        world.rename((full, "there"), (full, "here"), RenameMode::Replace);
+        world.touch(full, "file");
+        let now = world.txn.inode(full).unwrap().unwrap();
+        world.txn.put_inode(&InodeRow { nlink: row.nlink, ..now }).unwrap();
     }
 
     fn rmdir_removes_an_empty_directory(world) {

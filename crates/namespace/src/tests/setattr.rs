@@ -105,16 +105,17 @@ on_each_store! {
         assert_eq!((attr.size, attr.allocated), (10, 5), "what was cut off does not come back");
     }
 
-    fn truncation_takes_set_id_bits_and_the_md5_away(world) {
+    fn truncation_takes_the_md5_away_and_leaves_set_id_bits_to_who_knows_the_caller(world) {
         let mut new = create(ROOT, "file", vec![data(0, 10, 1)], rename_rule());
         new.md5 = Some(blob(1).md5);
         let ino = world.commit(new).attr.ino;
         change(world, ino, AttrChanges { mode: Some(0o6755), ..NOTHING });
         assert!(world.xattr(ino, "user.dfs.md5").is_ok());
         let attr = resize(world, ino, 10);
-        assert_eq!((attr.mode, attr.version.0), (0o755, 2));
+        assert_eq!((attr.mode, attr.version.0), (0o6755, 2));
         assert!(world.xattr(ino, "user.dfs.md5").is_ok(), "the same size is the same content");
-        resize(world, ino, 9);
+        let both = AttrChanges { size: Some(9), mode: Some(0o755), ..NOTHING };
+        assert_eq!(change(world, ino, both).mode, 0o755);
         assert_eq!(world.xattr(ino, "user.dfs.md5"), Err(ErrorCode::NoAttribute));
     }
 
