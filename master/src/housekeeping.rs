@@ -26,7 +26,7 @@ pub async fn tidy_forever(master: Arc<Master>, mut stopper: Stopper) {
     let pause = Duration::from_millis(master.config.sweep_ms);
     let mut trouble = Trouble::new("tidying up");
     while stopper.sleep(pause).await {
-        let expired = master.sessions.expire().await;
+        let expired = master.expire_sessions().await;
         trouble.note(expired.and(reap_orphans(&master, &stopper).await));
     }
 }
@@ -75,12 +75,13 @@ async fn reap_piece(master: &Arc<Master>, ino: Ino) -> Result<bool, WireError> {
     let reaped = master.store.write(Durability::Process, move |txn| {
         let mut changes = Vec::new();
         let is_open = |ino| sessions.is_open(ino);
-        let mut context = WriteContext { now: stamps.next(), is_open: &is_open, changes: &mut changes };
+        let now = stamps.next();
+        let mut context = WriteContext { now, session: None, is_open: &is_open, changes: &mut changes };
         let finished = reap_orphan(txn, &mut context, ino, ORPHAN_EXTENTS_MAX)?;
         Ok::<_, OpError>((finished, changes))
     });
     let (finished, changes) = reaped.await?;
-    master.events.publish(None, changes);
+    master.publish(None, changes);
     Ok(finished)
 }
 

@@ -5,6 +5,7 @@
 //! gateway/* /files/{path}: whole files over plain HTTP
 //! meta      batches of operations           -> dfs-namespace in transactions of dfs-metastore
 //! sessions  clients, leases, open files
+//! locks     who waits for a lock
 //! cluster/* nodes, volumes, grants, orders  -> dfs-queue
 //! events    what changed, for caches elsewhere
 //! ```
@@ -18,6 +19,7 @@ mod events;
 mod gateway;
 mod housekeeping;
 mod http;
+mod locks;
 mod master;
 mod meta;
 mod sessions;

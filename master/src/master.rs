@@ -4,11 +4,12 @@ use crate::cluster::{Cluster, OrderQueue};
 use crate::config::Config;
 use crate::error::from_store;
 use crate::events::Events;
+use crate::locks::LockWaiters;
 use crate::sessions::Sessions;
 use crate::stamps::Stamps;
 use anyhow::Context;
 use dfs_metastore::{Counter, Durability, Store, WriteTxn};
-use dfs_proto::BlobId;
+use dfs_proto::{BlobId, EventKind, Ino, SessionId, WireError};
 use dfs_service::TokenKey;
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -36,6 +37,8 @@ pub struct Master {
     pub cluster: Arc<Cluster>,
     /// Clients.
     pub sessions: Arc<Sessions>,
+    /// Who waits for a lock.
+    pub locks: Arc<LockWaiters>,
     /// Blobs that are being deleted right now; commits that refer to them are refused.
     pub condemned: Arc<Mutex<HashSet<BlobId>>>,
     /// The highest inode number that was ever handed out in a range.
@@ -97,12 +100,14 @@ impl Master {
         let cluster =
             Cluster::load(config.clone(), name, key, store.clone(), Arc::clone(&events), queue).await?;
         let sessions = Sessions::load(store.clone(), config.clock.clone(), config.session_lease_ms).await?;
+        let locks = Arc::new(LockWaiters::new(config.clock.clone()));
         Ok(Arc::new(Master {
             config,
             store,
             events,
             cluster: Arc::new(cluster),
             sessions: Arc::new(sessions),
+            locks,
             condemned: Arc::default(),
             highest_ino: Arc::new(AtomicU64::new(highest_ino)),
             stamps: Arc::new(stamps),
@@ -110,8 +115,33 @@ impl Master {
         }))
     }
 
+    /// Tells those who follow the stream what changed. That locks were given up is told only when somebody
+    /// waits for one.
+    pub fn publish(&self, origin: Option<SessionId>, mut changes: Vec<EventKind>) {
+        changes.retain(|change| match change {
+            EventKind::Unlocked(ino) => self.locks.is_awaited(*ino),
+            _ => true,
+        });
+        self.events.publish(origin, changes);
+    }
+
+    /// Ends a session. `session_expired` when there is none of that number.
+    pub async fn close_session(&self, id: SessionId) -> Result<(), WireError> {
+        let unlocked = self.sessions.close(id).await?;
+        self.publish(None, unlocked.into_iter().map(EventKind::Unlocked).collect());
+        Ok(())
+    }
+
+    /// Ends sessions that have been silent for too long, and forgets who waited in vain.
+    pub async fn expire_sessions(&self) -> Result<(), WireError> {
+        let unlocked: Vec<Ino> = self.sessions.expire().await?;
+        self.publish(None, unlocked.into_iter().map(EventKind::Unlocked).collect());
+        self.locks.forget_silent();
+        Ok(())
+    }
+
     /// Totals of the namespace.
-    pub async fn stats(&self) -> Result<dfs_metastore::StoreStats, dfs_proto::WireError> {
+    pub async fn stats(&self) -> Result<dfs_metastore::StoreStats, WireError> {
         self.store.read(|txn| txn.stats()).await.map_err(from_store)
     }
 }

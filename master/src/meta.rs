@@ -5,6 +5,7 @@
 //! there when it comes again. Knows neither HTTP nor encodings.
 
 use crate::error::from_store;
+use crate::locks::LockWaiters;
 use crate::master::{Counts, Master};
 use crate::sessions::{GATEWAY, Sessions, expired};
 use crate::stamps::Stamps;
@@ -14,8 +15,8 @@ use dfs_proto::codec::Encoding;
 use dfs_proto::limits::{COMMIT_EXTENTS_MAX, INODES_MAX, META_OPS_MAX};
 use dfs_proto::meta::{ClusterOp, Commit, ExtentPage, InodeRange, MetaCall, ReadOp, WriteOp};
 use dfs_proto::{
-    BlobId, ErrorCode, EventKind, Ino, MetaOp, MetaReply, MetaRequest, MetaResponse, Name, Seq, SessionId,
-    VolumeId, WireError,
+    BlobId, ErrorCode, EventKind, Ino, LockRequest, LockSpace, Locked, MetaOp, MetaReply, MetaRequest,
+    MetaResponse, Name, Seq, SessionId, VolumeId, WireError,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -133,8 +134,10 @@ async fn read_all(
     let count = ops.len();
     // Before reading, so that what is read stays until it is closed.
     let pins: Vec<Result<Option<Ino>, WireError>> = ops.iter().map(|op| pin(master, caller, op)).collect();
+    note_tests(master, caller, &ops);
     let budget = *rows_left;
-    let read = master.store.read(move |txn| Ok::<_, OpError>(read_each(txn, &ops, budget)));
+    let session = caller.session();
+    let read = master.store.read(move |txn| Ok::<_, OpError>(read_each(txn, session, &ops, budget)));
     let (mut results, left) = match read.await {
         Ok(done) => done,
         Err(e) => (vec![Err(WireError::from(e)); count], budget),
@@ -165,7 +168,22 @@ fn pin(master: &Master, caller: Caller, op: &ReadOp) -> Result<Option<Ino>, Wire
     }
 }
 
-fn read_each(txn: &dyn ReadTxn, ops: &[ReadOp], budget: usize) -> (Vec<CallResult>, usize) {
+/// Who tests for a lock does not wait for it any more.
+fn note_tests(master: &Master, caller: Caller, ops: &[ReadOp]) {
+    let Some(id) = caller.session() else { return };
+    for op in ops {
+        if let ReadOp::TestLock(request) = op {
+            master.locks.remove(id, request);
+        }
+    }
+}
+
+fn read_each(
+    txn: &dyn ReadTxn,
+    session: Option<SessionId>,
+    ops: &[ReadOp],
+    budget: usize,
+) -> (Vec<CallResult>, usize) {
     let mut left = budget;
     let mut read_one = |op: &ReadOp| {
         let is_page = matches!(op, ReadOp::ReadDir { .. } | ReadOp::Open { .. } | ReadOp::Extents { .. });
@@ -173,7 +191,7 @@ fn read_each(txn: &dyn ReadTxn, ops: &[ReadOp], budget: usize) -> (Vec<CallResul
             let message = "the answer to this batch is full; ask again in another one";
             return Err(WireError::new(ErrorCode::Unavailable, message));
         }
-        let reply = dfs_namespace::read(txn, op)?;
+        let reply = dfs_namespace::read(txn, session, op)?;
         left = left.saturating_sub(rows_in(&reply));
         Ok(reply)
     };
@@ -229,6 +247,7 @@ async fn write_all(
         stamps: Arc::clone(&master.stamps),
         sessions: Arc::clone(&master.sessions),
         cluster: Arc::clone(&master.cluster),
+        locks: Arc::clone(&master.locks),
         condemned: Arc::clone(&master.condemned),
         highest_ino: Arc::clone(&master.highest_ino),
         changes: Vec::new(),
@@ -242,7 +261,7 @@ async fn write_all(
             if let Some(id) = session {
                 master.sessions.note_pruned(id, acked_below);
             }
-            master.events.publish(session, changes);
+            master.publish(session, changes);
             results
         }
         Err(e) => {
@@ -270,6 +289,7 @@ struct WriteBatch {
     stamps: Arc<Stamps>,
     sessions: Arc<Sessions>,
     cluster: Arc<crate::cluster::Cluster>,
+    locks: Arc<LockWaiters>,
     condemned: Arc<Mutex<HashSet<BlobId>>>,
     highest_ino: Arc<AtomicU64>,
     changes: Vec<EventKind>,
@@ -314,10 +334,15 @@ impl WriteBatch {
         txn.begin_savepoint()?;
         let sessions = Arc::clone(&self.sessions);
         let is_open = |ino| sessions.is_open(ino);
-        let mut context =
-            WriteContext { now: self.stamps.next(), is_open: &is_open, changes: &mut self.changes };
+        let mut context = WriteContext {
+            now: self.stamps.next(),
+            session: self.session,
+            is_open: &is_open,
+            changes: &mut self.changes,
+        };
         let result = dfs_namespace::write(txn, &mut context, op);
         let result = result.and_then(|reply| self.pin_unnamed(op, &reply).map(|()| reply));
+        let result = self.note_wait(txn, op, result);
         txn.end_savepoint(result.is_ok())?;
         match result {
             Ok(reply) => {
@@ -330,6 +355,37 @@ impl WriteBatch {
             }
             Err(failed) => Err(failed),
         }
+    }
+
+    /// Who is blocked and waits is noted, in the transaction that found it blocked: whoever gives the lock up
+    /// later finds the waiter. `deadlock` instead when the wait would never end.
+    fn note_wait(
+        &self,
+        txn: &dyn ReadTxn,
+        op: &WriteOp,
+        result: Result<MetaReply, OpError>,
+    ) -> Result<MetaReply, OpError> {
+        let (Some(id), WriteOp::Lock { request, wait }) = (self.session, op) else { return result };
+        if !(*wait && matches!(result, Ok(MetaReply::Locked(Locked::Blocked(_))))) {
+            self.locks.remove(id, request);
+            return result;
+        }
+        self.locks.note(id, request);
+        if request.space == LockSpace::Whole {
+            return result;
+        }
+        let blockers_of = |session, request: &LockRequest| dfs_namespace::blockers(txn, session, request);
+        let blockers = blockers_of(id, request)?;
+        if self.locks.closes_circle((id, request.owner), &blockers, blockers_of)? {
+            self.locks.remove(id, request);
+            let LockRequest { ino, range, .. } = request;
+            let message = format!(
+                "waiting for bytes {} to {} of inode {ino} would never end: who has them waits for the caller",
+                range.first, range.last
+            );
+            return Err(OpError::Refused(WireError::new(ErrorCode::Deadlock, message)));
+        }
+        result
     }
 
     /// A file without a name is open from the start, in this same transaction: the reaper never finds it closed

@@ -40,6 +40,8 @@ struct Table {
     sessions: HashMap<SessionId, Entry>,
     /// How many opens of each file there are, over all sessions.
     open: HashMap<Ino, u64>,
+    /// Sessions that are over, but whose rows could not be removed: still to be forgotten.
+    unforgotten: Vec<SessionId>,
     /// Sessions from before this run that have not ended: what they have open is not known.
     inherited: HashSet<SessionId>,
 }
@@ -61,7 +63,7 @@ impl Sessions {
         let entry = |row: SessionRow| (row.id, Entry::new(row.client, now_ms));
         let gateway = (GATEWAY, Entry::new("the gateway".into(), now_ms));
         let sessions = rows.into_iter().map(entry).chain([gateway]).collect();
-        let table = Mutex::new(Table { sessions, open: HashMap::new(), inherited });
+        let table = Mutex::new(Table { sessions, inherited, ..Table::default() });
         Ok(Sessions { store, clock, lease_ms, started_ms: now_ms, table })
     }
 
@@ -105,39 +107,50 @@ impl Sessions {
         self.table.lock().sessions.contains_key(&id)
     }
 
-    /// Ends a session; its opens are given up. `session_expired` when there is none of that number.
-    pub async fn close(&self, id: SessionId) -> Result<(), WireError> {
+    /// Ends a session; its opens and locks are given up. Answers the inodes that it had locks on.
+    /// `session_expired` when there is none of that number.
+    pub async fn close(&self, id: SessionId) -> Result<Vec<Ino>, WireError> {
         if id == GATEWAY || self.table.lock().remove(id).is_none() {
             return Err(expired(id));
         }
         self.forget(vec![id]).await
     }
 
-    /// Ends those that have been silent for longer than the lease.
-    pub async fn expire(&self) -> Result<(), WireError> {
+    /// Ends those that have been silent for longer than the lease. Answers the inodes that they had locks on.
+    pub async fn expire(&self) -> Result<Vec<Ino>, WireError> {
         let now_ms = self.clock.0.monotonic_ms();
         let over: Vec<SessionId> = {
             let mut table = self.table.lock();
             let is_over =
                 |id: SessionId, e: &Entry| id != GATEWAY && now_ms.saturating_sub(e.heard_ms) > self.lease_ms;
-            let over: Vec<SessionId> =
+            let mut over: Vec<SessionId> =
                 table.sessions.iter().filter(|(id, e)| is_over(**id, e)).map(|(id, _)| *id).collect();
             for id in &over {
                 if let Some(entry) = table.remove(*id) {
                     log::info!("session {id} of {:?} is over: silent for too long", entry.client);
                 }
             }
+            over.append(&mut table.unforgotten);
             over
         };
-        if over.is_empty() { Ok(()) } else { self.forget(over).await }
+        if over.is_empty() { Ok(Vec::new()) } else { self.forget(over).await }
     }
 
-    /// Removes rows. What fails here is loaded again at the next start, and is over again.
-    async fn forget(&self, ids: Vec<SessionId>) -> Result<(), WireError> {
-        let forgotten = self
-            .store
-            .write(Durability::Process, move |txn| ids.iter().try_for_each(|id| txn.delete_session(*id)));
-        forgotten.await.map_err(from_store)
+    /// Removes rows, and with them locks. What fails here is tried again with the next look for sessions that
+    /// are over: locks of one that is gone must not stay. Answers the inodes that were locked.
+    async fn forget(&self, ids: Vec<SessionId>) -> Result<Vec<Ino>, WireError> {
+        let to_forget = ids.clone();
+        let forgotten = self.store.write(Durability::Process, move |txn| {
+            let mut unlocked = Vec::new();
+            for id in to_forget {
+                unlocked.extend(txn.delete_session(id)?);
+            }
+            Ok(unlocked)
+        });
+        forgotten.await.map_err(|e| {
+            self.table.lock().unforgotten.extend(ids);
+            from_store(e)
+        })
     }
 
     /// Notes that the session has the file open once more.

@@ -142,6 +142,8 @@ fn status() -> ClusterStatus {
         volumes: 1,
         replication: ReplicationStatus::default(),
         sessions: 0,
+        locks: 0,
+        lock_waiters: 0,
     }
 }
 

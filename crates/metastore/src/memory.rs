@@ -5,14 +5,15 @@
 //! map leaves its inverse in an undo log; a savepoint is a length of that log.
 
 use crate::check;
-use crate::row::{CopyRow, DentryRow, GarbageRow, InodeRow, NodeRow, SessionRow, VolumeRow};
+use crate::row::{CopyRow, DentryRow, GarbageRow, InodeRow, LockRow, NodeRow, SessionRow, VolumeRow};
 use crate::seam::{Counter, ReadTxn, StoreError, StoreStats, WriteTxn};
 use crate::store::guarded;
 use dfs_proto::{
-    BlobId, BlobKey, DirCookie, Extent, FileKind, Ino, NodeId, Seq, SessionId, Timestamp, VolumeId,
+    BlobId, BlobKey, DirCookie, Extent, FileKind, Ino, LockOwner, LockSpace, NodeId, Seq, SessionId,
+    Timestamp, VolumeId,
 };
 use parking_lot::RwLock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
 /// All tables behind one lock: readers share it, so each sees one state; a writer has it alone.
@@ -62,6 +63,8 @@ impl Memory {
 }
 
 type Table<K, V> = BTreeMap<K, V>;
+/// What tells locks of one inode apart: their kind, whose they are, and their first byte.
+type LockKey = (LockSpace, SessionId, LockOwner, u64);
 type Undo = Box<dyn FnOnce(&mut Tables) + Send + Sync>;
 
 #[derive(Default)]
@@ -75,6 +78,8 @@ struct Tables {
     symlinks: Table<Ino, Vec<u8>>,
     xattrs: Table<(Ino, Vec<u8>), Vec<u8>>,
     orphans: Table<Ino, ()>,
+    locks: Table<(Ino, LockKey), LockRow>,
+    locks_by_session: Table<(SessionId, Ino, LockKey), ()>,
     garbage: Table<BlobId, GarbageRow>,
     garbage_by_age: Table<(Timestamp, BlobId), ()>,
     nodes: Table<NodeId, NodeRow>,
@@ -137,6 +142,11 @@ impl Tables {
         self.doom(Err(StoreError::Failed { action, reason }))
     }
 
+    fn delete_lock_at(&mut self, ino: Ino, key: LockKey) {
+        self.set(|t| &mut t.locks, (ino, key), None);
+        self.set(|t| &mut t.locks_by_session, (key.1, ino, key), None);
+    }
+
     /// Another extent of the file that shares bytes with this one.
     fn overlap(&self, ino: Ino, extent: &Extent) -> Option<Extent> {
         let others = self.extents.range((ino, 0)..(ino, extent.end())).rev();
@@ -145,6 +155,10 @@ impl Tables {
             .find(|other| other.offset != extent.offset)
             .filter(|other| other.end() > extent.offset)
     }
+}
+
+fn lock_key(row: &LockRow) -> LockKey {
+    (row.space, row.holder.session, row.holder.owner, row.holder.range.first)
 }
 
 fn limited<T>(rows: impl Iterator<Item = T>, limit: u32) -> Vec<T> {
@@ -208,6 +222,12 @@ impl ReadTxn for Tables {
         Ok(limited(self.orphans.range((Excluded(after), Unbounded)).map(|(ino, ())| *ino), limit))
     }
 
+    fn locks(&self, ino: Ino) -> Result<Vec<LockRow>, StoreError> {
+        let from = (ino, (LockSpace::Range, SessionId(0), LockOwner(0), 0));
+        let of_inode = self.locks.range(from..).take_while(|((of, _), _)| *of == ino);
+        Ok(of_inode.map(|(_, row)| *row).collect())
+    }
+
     fn garbage(&self, before: Timestamp, limit: u32) -> Result<Vec<GarbageRow>, StoreError> {
         let old = self.garbage_by_age.keys().take_while(|(since, _)| *since < before);
         Ok(limited(old.map(|(_, blob)| self.garbage[blob]), limit))
@@ -245,6 +265,7 @@ impl ReadTxn for Tables {
             directories: of_kind(FileKind::Directory).count() as u64,
             inodes: self.inodes.len() as u64,
             file_bytes: of_kind(FileKind::File).fold(0, |sum: u64, row| sum.saturating_add(row.size)),
+            locks: self.locks.len() as u64,
         })
     }
 }
@@ -274,6 +295,9 @@ impl WriteTxn for Tables {
     fn delete_inode(&mut self, ino: Ino) -> Result<(), StoreError> {
         for name in self.xattr_names(ino)? {
             self.delete_xattr(ino, &name)?;
+        }
+        for lock in self.locks(ino)? {
+            self.delete_lock_at(ino, lock_key(&lock));
         }
         self.set(|t| &mut t.symlinks, ino, None);
         self.set(|t| &mut t.inodes, ino, None);
@@ -361,6 +385,25 @@ impl WriteTxn for Tables {
         Ok(())
     }
 
+    fn put_lock(&mut self, row: &LockRow) -> Result<(), StoreError> {
+        let holder = row.holder;
+        self.refuse_large(&[
+            ("inode", row.ino.0),
+            ("session", holder.session.0),
+            ("first byte", holder.range.first),
+            ("last byte", holder.range.last),
+        ])?;
+        let key = lock_key(row);
+        self.set(|t| &mut t.locks, (row.ino, key), Some(*row));
+        self.set(|t| &mut t.locks_by_session, (holder.session, row.ino, key), Some(()));
+        Ok(())
+    }
+
+    fn delete_lock(&mut self, row: &LockRow) -> Result<(), StoreError> {
+        self.delete_lock_at(row.ino, lock_key(row));
+        Ok(())
+    }
+
     fn put_garbage(&mut self, row: &GarbageRow) -> Result<(), StoreError> {
         self.refuse_large(&[("volume", row.blob.volume.0), ("key", row.blob.key.0)])?;
         self.delete_garbage(row.blob)?;
@@ -436,10 +479,14 @@ impl WriteTxn for Tables {
         Ok(())
     }
 
-    fn delete_session(&mut self, id: SessionId) -> Result<(), StoreError> {
+    fn delete_session(&mut self, id: SessionId) -> Result<Vec<Ino>, StoreError> {
         self.delete_call_results_below(id, u64::MAX)?;
         self.set(|t| &mut t.sessions, id, None);
-        Ok(())
+        let from = (id, Ino(0), (LockSpace::Range, SessionId(0), LockOwner(0), 0));
+        let of_session = self.locks_by_session.range(from..).take_while(|((of, ..), ())| *of == id);
+        let held: Vec<(Ino, LockKey)> = of_session.map(|((_, ino, key), ())| (*ino, *key)).collect();
+        held.iter().for_each(|(ino, key)| self.delete_lock_at(*ino, *key));
+        Ok(held.into_iter().map(|(ino, _)| ino).collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     fn put_call_result(&mut self, session: SessionId, seq: u64, result: &[u8]) -> Result<(), StoreError> {

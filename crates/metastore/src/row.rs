@@ -1,8 +1,8 @@
 //! Rows: what the master remembers, one struct per table.
 
 use dfs_proto::{
-    Attr, BlobId, BlobKey, CollisionPolicy, DirCookie, FileKind, Ino, Md5, NodeId, Seq, SessionId, Timestamp,
-    Version, VolumeId,
+    Attr, BlobId, BlobKey, CollisionPolicy, DirCookie, FileKind, Ino, LockHolder, LockSpace, Md5, NodeId,
+    Seq, SessionId, Timestamp, Version, VolumeId,
 };
 
 /// Table `inode`.
@@ -82,6 +82,17 @@ pub struct DentryRow {
     pub cookie: DirCookie,
     /// What it names.
     pub ino: Ino,
+}
+
+/// Table `file_lock`, by (ino, space, session, owner, first byte): a lock that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockRow {
+    /// The file.
+    pub ino: Ino,
+    /// Which kind.
+    pub space: LockSpace,
+    /// Who holds what of it, and how.
+    pub holder: LockHolder,
 }
 
 /// Table `garbage`: blobs that no extent refers to any more, to be deleted on every node.

@@ -4,7 +4,7 @@
 //! another one. Every method of [`ReadTxn`] sees the writes of its own transaction. No method is allowed to
 //! take time that grows with the size of the namespace; those that walk take a limit.
 
-use crate::row::{CopyRow, DentryRow, GarbageRow, InodeRow, NodeRow, SessionRow, VolumeRow};
+use crate::row::{CopyRow, DentryRow, GarbageRow, InodeRow, LockRow, NodeRow, SessionRow, VolumeRow};
 use dfs_proto::{BlobId, BlobKey, DirCookie, Extent, Ino, NodeId, SessionId, Timestamp, VolumeId};
 
 /// Why a store could not do what it was asked.
@@ -93,6 +93,8 @@ pub struct StoreStats {
     pub inodes: u64,
     /// Sum of the sizes of regular files, bytes; `u64::MAX` when it is more (sparse files can say anything).
     pub file_bytes: u64,
+    /// Locks that are held.
+    pub locks: u64,
 }
 
 /// Reads within a transaction.
@@ -123,6 +125,9 @@ pub trait ReadTxn {
     /// Inodes without a name that wait for their last close or for their extents to be taken apart, with
     /// a number above `after`, sorted, at most `limit`.
     fn orphans(&self, after: Ino, limit: u32) -> Result<Vec<Ino>, StoreError>;
+    /// All locks that are held on the inode, by (space, session, owner, first byte). Whoever puts them keeps
+    /// to [`dfs_proto::limits::LOCKS_PER_FILE_MAX`].
+    fn locks(&self, ino: Ino) -> Result<Vec<LockRow>, StoreError>;
     /// Garbage that has been so since before `before`, oldest first, at most `limit`.
     fn garbage(&self, before: Timestamp, limit: u32) -> Result<Vec<GarbageRow>, StoreError>;
     /// All nodes, by id.
@@ -147,7 +152,8 @@ pub trait WriteTxn: ReadTxn {
     fn take(&mut self, counter: Counter, count: u64) -> Result<u64, StoreError>;
     /// Writes an inode.
     fn put_inode(&mut self, row: &InodeRow) -> Result<(), StoreError>;
-    /// Removes an inode with its symlink target and extended attributes; its extents must be gone already.
+    /// Removes an inode with its symlink target, extended attributes and locks; its extents must be gone
+    /// already.
     fn delete_inode(&mut self, ino: Ino) -> Result<(), StoreError>;
     /// Writes an entry. When one of that name was there, its cookie goes with it.
     fn put_dentry(&mut self, row: &DentryRow) -> Result<(), StoreError>;
@@ -168,6 +174,10 @@ pub trait WriteTxn: ReadTxn {
     fn put_orphan(&mut self, ino: Ino) -> Result<(), StoreError>;
     /// Takes it off.
     fn delete_orphan(&mut self, ino: Ino) -> Result<(), StoreError>;
+    /// Writes a lock. Nothing is checked: it may overlap others.
+    fn put_lock(&mut self, row: &LockRow) -> Result<(), StoreError>;
+    /// Removes the lock of this inode, space, session, owner and first byte.
+    fn delete_lock(&mut self, row: &LockRow) -> Result<(), StoreError>;
     /// Puts a blob on the garbage list.
     fn put_garbage(&mut self, row: &GarbageRow) -> Result<(), StoreError>;
     /// Takes it off.
@@ -188,8 +198,9 @@ pub trait WriteTxn: ReadTxn {
     fn delete_copy(&mut self, volume: VolumeId, node: NodeId) -> Result<(), StoreError>;
     /// Writes a session.
     fn put_session(&mut self, row: &SessionRow) -> Result<(), StoreError>;
-    /// Forgets a session and all its kept results.
-    fn delete_session(&mut self, id: SessionId) -> Result<(), StoreError>;
+    /// Forgets a session and all its kept results, and frees its locks. Answers the inodes that it had locks
+    /// on, sorted.
+    fn delete_session(&mut self, id: SessionId) -> Result<Vec<Ino>, StoreError>;
     /// Keeps the result of a call.
     fn put_call_result(&mut self, session: SessionId, seq: u64, result: &[u8]) -> Result<(), StoreError>;
     /// Forgets results of calls below `seq`.

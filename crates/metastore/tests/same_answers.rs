@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used)] // The lint spares test functions only, not their helpers.
 
 use dfs_metastore::{
-    CopyRow, Counter, DentryRow, Durability, GarbageRow, InodeRow, NodeRow, ReadTxn, SessionRow, Store,
-    StoreError, VolumeRow, WriteTxn,
+    CopyRow, Counter, DentryRow, Durability, GarbageRow, InodeRow, LockRow, NodeRow, ReadTxn, SessionRow,
+    Store, StoreError, VolumeRow, WriteTxn,
 };
 use dfs_proto::{
-    BlobId, BlobKey, BlobRef, DirCookie, Extent, FileKind, Ino, Md5, NodeId, Seq, SessionId, Timestamp,
-    Version, VolumeId,
+    BlobId, BlobKey, BlobRef, DirCookie, Extent, FileKind, Ino, LockHolder, LockMode, LockOwner, LockRange,
+    LockSpace, Md5, NodeId, Seq, SessionId, Timestamp, Version, VolumeId,
 };
 use proptest::prelude::*;
 
@@ -27,6 +27,8 @@ enum Op {
     DeleteXattr(u64, u8),
     PutOrphan(u64),
     DeleteOrphan(u64),
+    PutLock(LockKey, u64),
+    DeleteLock(LockKey),
     PutGarbage(u64, i64, u32),
     DeleteGarbage(u64),
     PutNode(u64, u64),
@@ -47,8 +49,23 @@ enum Op {
     Look { id: u64, from: u64, limit: u32 },
 }
 
+/// Inode, session, owner, first byte, and whether it is of the whole file.
+type LockKey = (u64, u64, u64, u64, bool);
+
 const ID: std::ops::Range<u64> = 1..6;
 const SLOT_BYTES: u64 = 10;
+
+fn lock_key() -> impl Strategy<Value = LockKey> {
+    (ID, ID, prop_oneof![0u64..2, Just(u64::MAX)], 0u64..3, any::<bool>())
+}
+
+fn lock((ino, session, owner, first, is_whole): LockKey, length: u64) -> LockRow {
+    let space = if is_whole { LockSpace::Whole } else { LockSpace::Range };
+    let mode = if length % 2 == 0 { LockMode::Shared } else { LockMode::Exclusive };
+    let (session, owner) = (SessionId(session), LockOwner(owner));
+    let range = LockRange { first, last: first + length };
+    LockRow { ino: Ino(ino), space, holder: LockHolder { session, owner, range, mode, pid: 1 } }
+}
 
 fn op() -> impl Strategy<Value = Op> {
     let namespace = prop_oneof![
@@ -68,6 +85,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (ID, 0u8..4).prop_map(|(ino, name)| Op::DeleteXattr(ino, name)),
         1 => ID.prop_map(Op::PutOrphan),
         1 => ID.prop_map(Op::DeleteOrphan),
+        4 => (lock_key(), 0u64..9).prop_map(|(key, length)| Op::PutLock(key, length)),
+        2 => lock_key().prop_map(Op::DeleteLock),
         2 => (ID, -2i64..3, 0u32..3).prop_map(|(key, secs, nanos)| Op::PutGarbage(key, secs, nanos)),
         1 => ID.prop_map(Op::DeleteGarbage),
     ];
@@ -144,7 +163,7 @@ fn look(txn: &dyn ReadTxn, id: u64, from: u64, limit: u32) -> Result<String, Sto
         (txn.inode(Ino(id))?, txn.dentry(Ino(id), &[limit as u8])?, listing, txn.has_dentries(Ino(id))?),
         (txn.extents(Ino(id), from, limit)?, txn.blob_in_use(blob(id))?, txn.symlink(Ino(id))?),
         (txn.xattr(Ino(id), &[limit as u8])?, txn.xattr_names(Ino(id))?, txn.orphans(Ino(id), limit)?),
-        (txn.garbage(before, limit)?, txn.stats()?),
+        (txn.locks(Ino(id))?, txn.garbage(before, limit)?, txn.stats()?),
     );
     let cluster = (txn.nodes()?, txn.volumes()?, txn.copies()?, txn.sessions()?);
     let kept = (txn.call_result(SessionId(id), u64::from(limit))?, txn.setting(&limit.to_string())?);
@@ -169,6 +188,8 @@ fn run(txn: &mut dyn WriteTxn, depth: &mut u32, op: &Op) -> Result<String, Store
         Op::DeleteXattr(ino, name) => txn.delete_xattr(Ino(ino), &[name]),
         Op::PutOrphan(ino) => txn.put_orphan(Ino(ino)),
         Op::DeleteOrphan(ino) => txn.delete_orphan(Ino(ino)),
+        Op::PutLock(key, length) => txn.put_lock(&lock(key, length)),
+        Op::DeleteLock(key) => txn.delete_lock(&lock(key, 0)),
         Op::PutGarbage(key, secs, nanos) => {
             txn.put_garbage(&GarbageRow { blob: blob(key), length: 9, since: Timestamp { secs, nanos } })
         }
@@ -189,7 +210,7 @@ fn run(txn: &mut dyn WriteTxn, depth: &mut u32, op: &Op) -> Result<String, Store
         }
         Op::DeleteCopy(volume, node) => txn.delete_copy(VolumeId(volume), NodeId(node)),
         Op::PutSession(id) => txn.put_session(&SessionRow { id: SessionId(id), client: "c".into() }),
-        Op::DeleteSession(id) => txn.delete_session(SessionId(id)),
+        Op::DeleteSession(id) => return Ok(format!("{:?}", txn.delete_session(SessionId(id))?)),
         Op::PutResult(session, seq, byte) => txn.put_call_result(SessionId(session), seq, &[byte]),
         Op::DeleteResultsBelow(session, seq) => txn.delete_call_results_below(SessionId(session), seq),
         Op::PutSetting(key, value) => txn.put_setting(&key.to_string(), &value.to_string()),

@@ -43,6 +43,7 @@ mod directory;
 mod error;
 mod fetch;
 mod layer;
+mod locks;
 mod mode;
 mod ops;
 mod removal;
@@ -50,16 +51,19 @@ mod removal;
 mod tests;
 
 pub use error::OpError;
+pub use ops::lock::blockers;
 pub use removal::{TAKE_APART_EXTENTS_MAX, reap_orphan};
 
 use dfs_metastore::{ReadTxn, StoreError, WriteTxn};
 use dfs_proto::meta::{ReadOp, WriteOp};
-use dfs_proto::{EventKind, Ino, MetaReply, Timestamp};
+use dfs_proto::{EventKind, Ino, MetaReply, SessionId, Timestamp};
 
 /// What a write is told about the world, and where it says what it changed.
 pub struct WriteContext<'a> {
     /// The master's clock.
     pub now: Timestamp,
+    /// Who writes, and holds the locks that are taken. Who has no session cannot lock.
+    pub session: Option<SessionId>,
     /// Whether any session has the inode open.
     pub is_open: &'a dyn Fn(Ino) -> bool,
     /// Receives what changed, in order. Left as it was when the operation fails.
@@ -75,8 +79,8 @@ pub fn initialise(txn: &mut dyn WriteTxn, now: Timestamp) -> Result<(), StoreErr
 }
 
 /// Carries out an operation that reads. In pages of extents `volumes` is left empty: where volumes are is not
-/// known here.
-pub fn read(txn: &dyn ReadTxn, op: &ReadOp) -> Result<MetaReply, OpError> {
+/// known here. `session` is who reads: its own locks are not in its way.
+pub fn read(txn: &dyn ReadTxn, session: Option<SessionId>, op: &ReadOp) -> Result<MetaReply, OpError> {
     match op {
         ReadOp::Lookup { parent, name } => ops::lookup::lookup(txn, *parent, name),
         ReadOp::Resolve { path } => ops::resolve::resolve(txn, path),
@@ -87,7 +91,7 @@ pub fn read(txn: &dyn ReadTxn, op: &ReadOp) -> Result<MetaReply, OpError> {
         ReadOp::Extents { ino, from, limit } => ops::extents::extents(txn, *ino, *from, *limit),
         ReadOp::GetXattr { ino, name } => ops::xattr::get(txn, *ino, name),
         ReadOp::ListXattr { ino } => ops::xattr::list(txn, *ino),
-        ReadOp::TestLock(_) => error::refuse(dfs_proto::ErrorCode::NotSupported, "locks are not supported"),
+        ReadOp::TestLock(request) => ops::lock::test(txn, session, request),
     }
 }
 
@@ -122,8 +126,9 @@ fn dispatch(
         WriteOp::MakeUnnamed(make) => ops::make_unnamed::make_unnamed(txn, context, make),
         WriteOp::Clone(clone) => ops::clone::clone(txn, context, clone),
         WriteOp::Accessed { ino, atime } => ops::accessed::accessed(txn, *ino, *atime),
-        WriteOp::Lock { .. } | WriteOp::Unlock { .. } => {
-            error::refuse(dfs_proto::ErrorCode::NotSupported, "the operation is not supported")
+        WriteOp::Lock { request, wait } => ops::lock::lock(txn, context, request, *wait),
+        WriteOp::Unlock { ino, space, owner, range } => {
+            ops::lock::unlock(txn, context, *ino, *space, *owner, *range)
         }
         WriteOp::SetXattr { ino, name, value, mode, drops_set_gid } => {
             let attribute = ops::xattr::NewValue { name, value, mode: *mode, drops_set_gid: *drops_set_gid };

@@ -80,7 +80,7 @@ fn take_apart(
     extents.truncate(extents_max as usize);
     delete_extents(txn, context, row.ino, &extents)?;
     if finished {
-        txn.delete_inode(row.ino)?;
+        delete_inode(txn, context, row.ino)?;
         return Ok(true);
     }
     row.allocated -= extents.iter().map(|extent| extent.length).sum::<u64>();
@@ -89,6 +89,14 @@ fn take_apart(
     row.version = row.version.next();
     txn.put_inode(row)?;
     Ok(false)
+}
+
+/// Removes an inode that has no extents; its locks are free then.
+pub fn delete_inode(txn: &mut dyn WriteTxn, context: &mut WriteContext<'_>, ino: Ino) -> Result<(), OpError> {
+    if !txn.locks(ino)?.is_empty() {
+        context.changes.push(EventKind::Unlocked(ino));
+    }
+    Ok(txn.delete_inode(ino)?)
 }
 
 fn delete_extents(

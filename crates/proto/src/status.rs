@@ -30,6 +30,12 @@ pub struct ClusterStatus {
     pub replication: ReplicationStatus,
     /// Clients with a session.
     pub sessions: u64,
+    /// Locks that are held on files.
+    #[serde(default)]
+    pub locks: u64,
+    /// Waits for a lock.
+    #[serde(default)]
+    pub lock_waiters: u64,
 }
 
 /// How far replication is behind.

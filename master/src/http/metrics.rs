@@ -36,6 +36,8 @@ async fn render(master: &Master) -> Result<String, HttpError> {
         ("file_bytes", "Sum of the sizes of files.", stats.file_bytes),
         ("sessions", "Clients with a session.", master.sessions.count() as u64),
         ("open_files", "Different files that sessions have open.", master.sessions.open_files() as u64),
+        ("locks", "Locks that are held.", stats.locks),
+        ("lock_waiters", "Waits for a lock.", master.locks.count() as u64),
         ("volumes", "Volumes.", totals.volumes),
         ("volumes_open", "Volumes that take appends.", totals.volumes_open),
         ("volumes_behind", "Volumes with too few whole copies.", replication.volumes_behind),

@@ -39,6 +39,6 @@ pub async fn open(
 pub async fn close(services: web::Data<Services>, id: web::Path<u64>) -> Result<HttpResponse, HttpError> {
     let id = SessionId(id.into_inner());
     let master = Arc::clone(&services.master);
-    detached(async move { master.sessions.close(id).await }).await?;
+    detached(async move { master.close_session(id).await }).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -20,6 +20,8 @@ pub async fn show(services: web::Data<Services>) -> Result<HttpResponse, HttpErr
         volumes: master.cluster.totals().volumes,
         replication: master.cluster.replication().await,
         sessions: master.sessions.count() as u64,
+        locks: stats.locks,
+        lock_waiters: master.locks.count() as u64,
     };
     Ok(HttpResponse::Ok().json(status))
 }

@@ -10,13 +10,16 @@ pub(super) fn stats_follow_every_change(store: &Store) -> Done {
         txn.put_inode(&inode(2, FileKind::File, 10))?;
         txn.put_inode(&inode(3, FileKind::File, 20))?;
         txn.put_inode(&inode(4, FileKind::Symlink, 5))?;
-        assert_eq!(txn.stats()?, StoreStats { files: 2, directories: 1, inodes: 4, file_bytes: 30 });
+        assert_eq!(
+            txn.stats()?,
+            StoreStats { files: 2, directories: 1, inodes: 4, file_bytes: 30, locks: 0 }
+        );
         txn.put_inode(&inode(2, FileKind::File, 100))?;
         txn.put_inode(&inode(4, FileKind::Symlink, 7))
     })?;
-    assert_eq!(stats()?, StoreStats { files: 2, directories: 1, inodes: 4, file_bytes: 120 });
+    assert_eq!(stats()?, StoreStats { files: 2, directories: 1, inodes: 4, file_bytes: 120, locks: 0 });
     write(store, |txn| [1, 3, 3].into_iter().try_for_each(|ino| txn.delete_inode(Ino(ino))))?;
-    assert_eq!(stats()?, StoreStats { files: 1, directories: 0, inodes: 2, file_bytes: 100 });
+    assert_eq!(stats()?, StoreStats { files: 1, directories: 0, inodes: 2, file_bytes: 100, locks: 0 });
     let undone: Done = write(store, |txn| {
         txn.delete_inode(Ino(2))?;
         Err(StoreError::Closed)
@@ -29,7 +32,7 @@ pub(super) fn stats_follow_every_change(store: &Store) -> Done {
         assert_eq!(txn.stats()?.files, 1);
         Ok(())
     })?;
-    assert_eq!(stats()?, StoreStats { files: 1, directories: 0, inodes: 2, file_bytes: 100 });
+    assert_eq!(stats()?, StoreStats { files: 1, directories: 0, inodes: 2, file_bytes: 100, locks: 0 });
     Ok(())
 }
 
@@ -108,6 +111,8 @@ fn fill(txn: &mut dyn WriteTxn) -> Done {
     txn.put_node(&node(1, "u", "n"))?;
     txn.put_volume(&volume(1))?;
     txn.put_copy(&CopyRow { volume: VolumeId(1), node: NodeId(1), seq: Seq(1) })?;
+    txn.put_lock(&locks::whole(7, 1, 1))?;
+    txn.put_lock(&locks::whole(8, 1, 1))?;
     txn.put_session(&SessionRow { id: SessionId(1), client: "c".into() })?;
     txn.put_call_result(SessionId(1), 1, b"r")?;
     txn.put_setting("k", "v")
@@ -121,6 +126,7 @@ fn seen(txn: &dyn ReadTxn) -> Result<String, StoreError> {
             (txn.inode(Ino(7))?, txn.dentry(Ino(1), b"a")?, txn.dentries(Ino(1), DirCookie(0), 9)?),
             (txn.has_dentries(Ino(1))?, txn.extents(Ino(7), 0, 9)?, txn.blob_in_use(blob(1, 1))?),
             (txn.symlink(Ino(7))?, txn.xattr_names(Ino(7))?, txn.orphans(Ino(0), 9)?),
+            (txn.locks(Ino(7))?, txn.locks(Ino(8))?),
             (txn.garbage(at(9, 9), 9)?, txn.nodes()?, txn.volumes()?, txn.copies()?),
             (txn.sessions()?, txn.call_result(SessionId(1), 1)?, txn.setting("k")?, txn.stats()?),
         )
@@ -137,7 +143,7 @@ fn empty_all(txn: &mut dyn WriteTxn) -> Done {
     txn.raise_volume_seq(VolumeId(1), Seq(99))?;
     txn.set_volume_next_key(VolumeId(1), BlobKey(99))?;
     txn.delete_copy(VolumeId(1), NodeId(1))?;
-    txn.delete_session(SessionId(1))?;
+    assert_eq!(txn.delete_session(SessionId(1))?, [Ino(8)]);
     txn.put_setting("k", "other")
 }
 
@@ -291,7 +297,7 @@ pub(super) fn many_writers_at_once_all_commit(store: &Store) -> Done {
         }
     });
     let kept = WRITERS * CALLS * 4 / 5;
-    let stats = StoreStats { files: kept, directories: 0, inodes: kept, file_bytes: kept };
+    let stats = StoreStats { files: kept, directories: 0, inodes: kept, file_bytes: kept, locks: 0 };
     assert_eq!(read(store, |txn| txn.stats())?, stats);
     assert_eq!(write(store, |txn| txn.take(Counter::Inode, 1))?, Counter::Inode.first() + kept);
     Ok(())

@@ -122,7 +122,7 @@ pub(super) fn call_results_are_kept_per_session(store: &Store) -> Done {
         assert_eq!(txn.call_result(SessionId(2), 1)?, Some(vec![2, 1]));
         Ok(())
     })?;
-    write(store, |txn| txn.delete_session(SessionId(1)))?;
+    assert_eq!(write(store, |txn| txn.delete_session(SessionId(1)))?, []);
     read(store, move |txn| {
         assert_eq!(txn.sessions()?, [session(2)]);
         assert_eq!(txn.call_result(SessionId(1), 4)?, None);

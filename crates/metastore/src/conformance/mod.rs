@@ -5,15 +5,19 @@
 
 mod calls;
 mod cluster;
+mod locks;
 mod namespace;
 
-use crate::row::{CopyRow, DentryRow, GarbageRow, InodeRow, NodeRow, SessionRow, VolumeRow};
+use crate::row::{CopyRow, DentryRow, GarbageRow, InodeRow, LockRow, NodeRow, SessionRow, VolumeRow};
 use crate::seam::{Counter, Durability, ReadTxn, StoreError, StoreStats, WriteTxn};
 use crate::store::Store;
 use dfs_proto::{
     BlobId, BlobKey, BlobRef, CollisionPolicy, DirCookie, Extent, FileKind, Ino, Md5, NodeId, Seq, SessionId,
     Timestamp, Version, VolumeId,
 };
+
+#[cfg(test)]
+pub(crate) use locks::whole as whole_lock;
 
 type Done = Result<(), StoreError>;
 type Case = (&'static str, fn(&Store) -> Done);
@@ -67,6 +71,12 @@ cases![
     cluster::counters_begin_where_they_should,
     cluster::counters_never_hand_out_twice,
     cluster::exhausted_counter_is_an_error,
+    locks::locks_come_by_space_session_owner_and_first_byte,
+    locks::lock_put_again_is_replaced,
+    locks::lock_is_deleted_by_its_key,
+    locks::locks_end_with_their_session,
+    locks::locks_go_with_their_inode,
+    locks::locks_that_cannot_be_kept_are_refused,
     calls::stats_follow_every_change,
     calls::stats_saturate,
     calls::savepoint_kept_stays,

@@ -1,5 +1,6 @@
 //! Inodes.
 
+use super::file_lock;
 use super::statement::{Columns, any, key, one, run};
 use super::totals::Totals;
 use crate::check::number;
@@ -101,7 +102,7 @@ pub(super) fn delete(db: &Connection, totals: &mut Totals, ino: Ino) -> Result<(
     if any(db, ACTION, "SELECT 1 FROM xattr WHERE ino = ?1 LIMIT 1", [key])? {
         run(db, ACTION, "DELETE FROM xattr WHERE ino = ?1", [key])?;
     }
-    Ok(())
+    file_lock::delete_of_inode(db, totals, key)
 }
 
 fn kind_and_size(db: &Connection, ino: i64) -> Result<Option<(FileKind, u64)>, StoreError> {

@@ -13,6 +13,7 @@ mod attached;
 mod cluster;
 mod dentry;
 mod extent;
+mod file_lock;
 mod inode;
 mod lock;
 mod readers;

@@ -13,22 +13,42 @@ const APPLICATION_ID: i32 = 0x6466_734d;
 /// To be raised with every change of the tables, with a step in [`STEPS`] that brings older ones up.
 const VERSION: i32 = 2;
 
+/// Advisory locks, new in version 2. A macro, as `concat!` takes nothing else that is not written in place.
+macro_rules! file_lock {
+    () => {
+        "
+CREATE TABLE file_lock (
+    ino INTEGER NOT NULL, space INTEGER NOT NULL, session INTEGER NOT NULL, owner BLOB NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL, mode INTEGER NOT NULL, pid INTEGER NOT NULL,
+    PRIMARY KEY (ino, space, session, owner, first)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX file_lock_by_session ON file_lock (session, ino);
+"
+    };
+}
+
 /// What brings tables of version 1 to version 2, those of version 2 to version 3, and so on up to [`VERSION`].
 ///
-/// 2: inodes say whether they have access control lists, and of `system.` there are no other attributes.
-const STEPS: [&str; VERSION as usize - 1] = ["
+/// 2: inodes say whether they have access control lists, and of `system.` there are no other attributes; files
+/// have locks.
+const STEPS: [&str; VERSION as usize - 1] = [concat!(
+    "
 ALTER TABLE inode ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;
 DELETE FROM xattr WHERE name >= CAST('system.' AS BLOB) AND name < CAST('system/' AS BLOB) AND name NOT IN
     (CAST('system.posix_acl_access' AS BLOB), CAST('system.posix_acl_default' AS BLOB));
 UPDATE inode SET flags = 1 WHERE ino IN (SELECT ino FROM xattr
     WHERE name IN (CAST('system.posix_acl_access' AS BLOB), CAST('system.posix_acl_default' AS BLOB)));
-"];
+ALTER TABLE totals ADD COLUMN locks INTEGER NOT NULL DEFAULT 0;
+",
+    file_lock!(),
+)];
 
-const TABLES: &str = "
+const TABLES: &str = concat!(
+    "
 CREATE TABLE counter (id INTEGER PRIMARY KEY, next INTEGER NOT NULL) STRICT;
 CREATE TABLE totals (
     id INTEGER PRIMARY KEY CHECK (id = 1), files INTEGER NOT NULL, directories INTEGER NOT NULL,
-    inodes INTEGER NOT NULL, file_bytes BLOB NOT NULL
+    inodes INTEGER NOT NULL, file_bytes BLOB NOT NULL, locks INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE inode (
     ino INTEGER PRIMARY KEY, kind INTEGER NOT NULL, mode INTEGER NOT NULL, nlink INTEGER NOT NULL,
@@ -83,7 +103,9 @@ CREATE TABLE call_result (
     PRIMARY KEY (session, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-";
+",
+    file_lock!()
+);
 
 /// What there is in a database file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

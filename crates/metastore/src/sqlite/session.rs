@@ -17,6 +17,7 @@ pub(super) fn put(db: &Connection, row: &SessionRow) -> Result<(), StoreError> {
     run(db, "write a session", SQL, params![number("session", row.id.0)?, row.client]).map(drop)
 }
 
+/// Forgets the session and its results; its locks are another module's.
 pub(super) fn delete(db: &Connection, id: SessionId) -> Result<(), StoreError> {
     const ACTION: &str = "forget a session";
     let Some(id) = key(id.0) else { return Ok(()) };

@@ -106,7 +106,11 @@ fn tables_of_version_1_are_brought_up_with_what_is_in_them() {
     store.write_blocking(Durability::Process, write).unwrap();
     store.close();
     let db = Connection::open(&path).unwrap();
-    db.execute_batch("ALTER TABLE inode DROP COLUMN flags; PRAGMA user_version = 1").unwrap();
+    db.execute_batch(
+        "ALTER TABLE inode DROP COLUMN flags; ALTER TABLE totals DROP COLUMN locks; DROP TABLE file_lock;
+         PRAGMA user_version = 1",
+    )
+    .unwrap();
     drop(db);
     for _ in 0..2 {
         let store = Store::open_sqlite(&path).unwrap();
@@ -118,6 +122,10 @@ fn tables_of_version_1_are_brought_up_with_what_is_in_them() {
         let [first, second] = rows.clone();
         assert_eq!(found, [Some(first), Some(InodeRow { has_acl: true, ..second })]);
         assert_eq!((plain, listed), (vec![b"user.a".to_vec()], vec![b"system.posix_acl_access".to_vec()]));
+        let lock = crate::conformance::whole_lock(7, 1, 1);
+        store.write_blocking(Durability::Process, move |txn| txn.put_lock(&lock)).unwrap();
+        assert_eq!(store.read_blocking(|txn| txn.locks(Ino(7))), Ok(vec![lock]));
+        assert_eq!(store.read_blocking(|txn| txn.stats()).unwrap().locks, 1);
         store.close();
     }
 }

@@ -14,24 +14,27 @@ pub(super) struct Totals {
     inodes: u64,
     /// Wider than the sizes it sums up: a sparse file of 8 EiB is one truncate(2) away, and so are many.
     file_bytes: u128,
+    locks: u64,
 }
 
 impl Totals {
     pub(super) fn load(db: &Connection) -> Result<Totals, StoreError> {
-        const SQL: &str = "SELECT files, directories, inodes, file_bytes FROM totals WHERE id = 1";
+        const SQL: &str = "SELECT files, directories, inodes, file_bytes, locks FROM totals WHERE id = 1";
         let totals = one(db, "read the totals", SQL, [], |c| {
             let (files, directories, inodes) = (c.number()?, c.number()?, c.number()?);
-            Ok(Totals { files, directories, inodes, file_bytes: u128::from_be_bytes(c.get()?) })
+            let file_bytes = u128::from_be_bytes(c.get()?);
+            Ok(Totals { files, directories, inodes, file_bytes, locks: c.number()? })
         })?;
         totals.ok_or_else(|| StoreError::Corrupt("the row of totals is missing".into()))
     }
 
     pub(super) fn save(&self, db: &Connection) -> Result<(), StoreError> {
-        const SQL: &str = "UPDATE totals SET files = ?1, directories = ?2, inodes = ?3, file_bytes = ?4 \
-            WHERE id = 1";
+        const SQL: &str = "UPDATE totals SET files = ?1, directories = ?2, inodes = ?3, file_bytes = ?4, \
+            locks = ?5 WHERE id = 1";
         let (files, directories) = (number("files", self.files)?, number("directories", self.directories)?);
         let inodes = number("inodes", self.inodes)?;
-        let values = params![files, directories, inodes, self.file_bytes.to_be_bytes()];
+        let locks = number("locks", self.locks)?;
+        let values = params![files, directories, inodes, self.file_bytes.to_be_bytes(), locks];
         run(db, "write the totals", SQL, values).map(drop)
     }
 
@@ -60,9 +63,22 @@ impl Totals {
                 directories: self.directories.checked_sub(directory)?,
                 inodes: self.inodes.checked_sub(1)?,
                 file_bytes: self.file_bytes.checked_sub(u128::from(size) * u128::from(file))?,
+                locks: self.locks,
             })
         };
         *self = less().ok_or_else(|| StoreError::Corrupt("the totals are below what is there".into()))?;
+        Ok(())
+    }
+
+    pub(super) fn add_lock(&mut self) {
+        self.locks += 1;
+    }
+
+    /// Takes locks that were added out again; `Corrupt` if they cannot have been.
+    pub(super) fn remove_locks(&mut self, count: usize) -> Result<(), StoreError> {
+        let less = self.locks.checked_sub(count as u64);
+        self.locks =
+            less.ok_or_else(|| StoreError::Corrupt("there are more locks than the total says".into()))?;
         Ok(())
     }
 
@@ -72,6 +88,7 @@ impl Totals {
             directories: self.directories,
             inodes: self.inodes,
             file_bytes: u64::try_from(self.file_bytes).unwrap_or(u64::MAX),
+            locks: self.locks,
         }
     }
 }

@@ -6,9 +6,9 @@
 
 use super::statement::run;
 use super::totals::{self, Totals};
-use super::{attached, cluster, dentry, extent, inode, session, waiting};
+use super::{attached, cluster, dentry, extent, file_lock, inode, session, waiting};
 use crate::check;
-use crate::row::{CopyRow, DentryRow, GarbageRow, InodeRow, NodeRow, SessionRow, VolumeRow};
+use crate::row::{CopyRow, DentryRow, GarbageRow, InodeRow, LockRow, NodeRow, SessionRow, VolumeRow};
 use crate::seam::{Counter, ReadTxn, StoreError, StoreStats, WriteTxn};
 use dfs_proto::{BlobId, BlobKey, DirCookie, Extent, Ino, NodeId, Seq, SessionId, Timestamp, VolumeId};
 use rusqlite::Connection;
@@ -131,6 +131,17 @@ impl<'c> Group<'c> {
         self.doom(self.db().and_then(f))
     }
 
+    /// A write that brings the totals along.
+    fn write_counted<T>(
+        &mut self,
+        f: impl FnOnce(&Connection, &mut Totals) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut totals = self.totals;
+        let done = self.write(|db| f(db, &mut totals))?;
+        self.totals = totals;
+        Ok(done)
+    }
+
     fn totals(&self) -> Result<Totals, StoreError> {
         Ok(self.totals)
     }
@@ -189,6 +200,10 @@ macro_rules! read_txn {
                 self.watch(waiting::orphans(self.db()?, after, limit))
             }
 
+            fn locks(&self, ino: Ino) -> Result<Vec<LockRow>, StoreError> {
+                self.watch(file_lock::of_inode(self.db()?, ino))
+            }
+
             fn garbage(&self, before: Timestamp, limit: u32) -> Result<Vec<GarbageRow>, StoreError> {
                 self.watch(waiting::garbage(self.db()?, before, limit))
             }
@@ -233,17 +248,11 @@ impl WriteTxn for Group<'_> {
     }
 
     fn put_inode(&mut self, row: &InodeRow) -> Result<(), StoreError> {
-        let mut totals = self.totals;
-        self.write(|db| inode::put(db, &mut totals, row))?;
-        self.totals = totals;
-        Ok(())
+        self.write_counted(|db, totals| inode::put(db, totals, row))
     }
 
     fn delete_inode(&mut self, ino: Ino) -> Result<(), StoreError> {
-        let mut totals = self.totals;
-        self.write(|db| inode::delete(db, &mut totals, ino))?;
-        self.totals = totals;
-        Ok(())
+        self.write_counted(|db, totals| inode::delete(db, totals, ino))
     }
 
     fn put_dentry(&mut self, row: &DentryRow) -> Result<(), StoreError> {
@@ -280,6 +289,14 @@ impl WriteTxn for Group<'_> {
 
     fn delete_orphan(&mut self, ino: Ino) -> Result<(), StoreError> {
         self.write(|db| waiting::delete_orphan(db, ino))
+    }
+
+    fn put_lock(&mut self, row: &LockRow) -> Result<(), StoreError> {
+        self.write_counted(|db, totals| file_lock::put(db, totals, row))
+    }
+
+    fn delete_lock(&mut self, row: &LockRow) -> Result<(), StoreError> {
+        self.write_counted(|db, totals| file_lock::delete(db, totals, row))
     }
 
     fn put_garbage(&mut self, row: &GarbageRow) -> Result<(), StoreError> {
@@ -322,8 +339,9 @@ impl WriteTxn for Group<'_> {
         self.write(|db| session::put(db, row))
     }
 
-    fn delete_session(&mut self, id: SessionId) -> Result<(), StoreError> {
-        self.write(|db| session::delete(db, id))
+    fn delete_session(&mut self, id: SessionId) -> Result<Vec<Ino>, StoreError> {
+        self.write(|db| session::delete(db, id))?;
+        self.write_counted(|db, totals| file_lock::delete_of_session(db, totals, id))
     }
 
     fn put_call_result(&mut self, session: SessionId, seq: u64, result: &[u8]) -> Result<(), StoreError> {

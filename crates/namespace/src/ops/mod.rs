@@ -7,6 +7,7 @@ pub mod commit;
 pub mod extents;
 pub mod getattr;
 pub mod link;
+pub mod lock;
 pub mod lookup;
 pub mod make;
 pub mod make_unnamed;

@@ -151,7 +151,7 @@ fn remove_replaced(
     if row.kind != FileKind::Directory {
         return removal::drop_name(txn, context, row);
     }
-    txn.delete_inode(row.ino)?;
+    removal::delete_inode(txn, context, row.ino)?;
     context.changes.push(EventKind::Attr(row.ino));
     Ok(Removed { ino: row.ino, nlink: 0 })
 }

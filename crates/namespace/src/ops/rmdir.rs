@@ -3,7 +3,7 @@
 use crate::WriteContext;
 use crate::directory::{delete_entry, must_be_empty, touch};
 use crate::error::{OpError, refuse};
-use crate::fetch;
+use crate::{fetch, removal};
 use dfs_metastore::WriteTxn;
 use dfs_proto::meta::Removed;
 use dfs_proto::{ErrorCode, EventKind, FileKind, Ino, MetaReply, Name};
@@ -26,7 +26,7 @@ pub fn rmdir(
     directory.nlink = directory.nlink.saturating_sub(1);
     touch(&mut directory, context.now);
     txn.put_inode(&directory)?;
-    txn.delete_inode(row.ino)?;
+    removal::delete_inode(txn, context, row.ino)?;
     context.changes.push(EventKind::Attr(row.ino));
     Ok(MetaReply::Removed(Removed { ino: row.ino, nlink: 0 }))
 }

@@ -362,7 +362,12 @@ on_each_store! {
         for _ in 0..1000 {
             let op = WriteOp::Commit(create(ROOT, "same", vec![], RENAME));
             let mut changes = Vec::new();
-            let mut context = crate::WriteContext { now, is_open: &|_| false, changes: &mut changes };
+            let mut context = crate::WriteContext {
+                now,
+                session: None,
+                is_open: &|_| false,
+                changes: &mut changes,
+            };
             crate::write(world.txn, &mut context, &op).unwrap();
         }
         assert!(world.lookup(ROOT, "same-999").is_some());

@@ -9,7 +9,7 @@ use dfs_proto::meta::{
 };
 use dfs_proto::{
     Attr, BlobId, BlobKey, BlobRef, CollisionPolicy, ErrorCode, EventKind, Extent, FileKind, Ino, Md5,
-    MetaReply, Name, Seq, Timestamp, VolumeId, WireError,
+    MetaReply, Name, Seq, SessionId, Timestamp, VolumeId, WireError,
 };
 use std::collections::{BTreeMap, HashSet};
 
@@ -35,6 +35,8 @@ pub(super) use on_each_store;
 
 pub struct World<'a> {
     pub txn: &'a mut dyn WriteTxn,
+    /// Who reads and writes.
+    pub session: SessionId,
     /// Files that somebody has open.
     pub open: HashSet<Ino>,
     /// Seconds; grows by one with each write.
@@ -67,8 +69,14 @@ fn run(store: &Store, case: impl FnOnce(&mut World<'_>) + Send + 'static) {
 impl World<'_> {
     pub fn in_txn(txn: &mut dyn WriteTxn, case: impl FnOnce(&mut World<'_>)) {
         initialise(txn, Timestamp::default()).unwrap();
-        let mut world =
-            World { txn, open: HashSet::new(), clock: 1000, changes: Vec::new(), blobs: BTreeMap::new() };
+        let mut world = World {
+            txn,
+            session: SessionId(1),
+            open: HashSet::new(),
+            clock: 1000,
+            changes: Vec::new(),
+            blobs: BTreeMap::new(),
+        };
         case(&mut world);
         world.check();
     }
@@ -89,6 +97,7 @@ impl World<'_> {
         let open = &self.open;
         let mut context = WriteContext {
             now: Timestamp { secs: self.clock, nanos: 0 },
+            session: Some(self.session),
             is_open: &|ino| open.contains(&ino),
             changes: &mut self.changes,
         };
@@ -108,7 +117,7 @@ impl World<'_> {
     }
 
     pub fn read(&self, op: &ReadOp) -> Result<MetaReply, WireError> {
-        read(self.txn, op).map_err(WireError::from)
+        read(self.txn, Some(self.session), op).map_err(WireError::from)
     }
 
     pub fn reap(&mut self, ino: Ino, extents_max: u32) -> bool {
@@ -116,7 +125,7 @@ impl World<'_> {
         let mut changes = Vec::new();
         let now = Timestamp { secs: self.clock, nanos: 0 };
         let is_open = |ino| open.contains(&ino);
-        let mut context = WriteContext { now, is_open: &is_open, changes: &mut changes };
+        let mut context = WriteContext { now, session: None, is_open: &is_open, changes: &mut changes };
         reap_orphan(self.txn, &mut context, ino, extents_max).unwrap()
     }
 

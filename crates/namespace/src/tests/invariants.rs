@@ -31,6 +31,7 @@ pub fn dump(txn: &dyn ReadTxn) -> String {
         line(&mut text, row);
         line(&mut text, &txn.extents(row.ino, 0, u32::MAX).unwrap());
         line(&mut text, &txn.symlink(row.ino).unwrap());
+        line(&mut text, &txn.locks(row.ino).unwrap());
         for name in txn.xattr_names(row.ino).unwrap() {
             line(&mut text, &(&name, txn.xattr(row.ino, &name).unwrap()));
         }
@@ -170,6 +171,8 @@ fn check_stats(txn: &dyn ReadTxn, tree: &Tree) {
     assert_eq!(stats.inodes, tree.rows.len() as u64, "inodes that nothing leads to");
     assert_eq!(stats.directories, of(FileKind::Directory).count() as u64);
     assert_eq!(stats.files, of(FileKind::File).count() as u64);
+    let locks = |row: &InodeRow| txn.locks(row.ino).unwrap().len() as u64;
+    assert_eq!(stats.locks, tree.rows.values().map(locks).sum::<u64>(), "locks of no inode");
     assert_eq!(stats.file_bytes, of(FileKind::File).fold(0, |sum: u64, row| sum.saturating_add(row.size)));
 }
 

@@ -14,6 +14,7 @@ mod commit;
 mod commit_model;
 mod content_model;
 mod entries;
+mod lock;
 mod make;
 mod names;
 mod removal;

@@ -9,7 +9,7 @@ use dfs_namespace::{OpError, WriteContext};
 use dfs_proto::meta::{ClusterOp, InodeRange, ReadOp, Space, VolumeReach};
 use dfs_proto::{
     BlobId, BlobKey, BlobOrigin, BlobRef, ErrorCode, Event, EventCursor, Ino, Md5, MetaOp, MetaReply, Seq,
-    Timestamp, VolumeId, VolumeInfo, WireError,
+    SessionId, Timestamp, VolumeId, VolumeInfo, WireError,
 };
 use dfs_vfs::{Caller, OpenFlags, Vfs, VfsConfig};
 use std::collections::HashMap;
@@ -99,15 +99,23 @@ impl Cluster {
                 if let ReadOp::Open { ino, .. } = &op {
                     *self.opens.lock().unwrap().entry(*ino).or_default() += 1;
                 }
-                self.store.read(move |txn| dfs_namespace::read(txn, &op)).await.map_err(WireError::from)
+                let session = Some(SessionId(me));
+                self.store
+                    .read(move |txn| dfs_namespace::read(txn, session, &op))
+                    .await
+                    .map_err(WireError::from)
             }
             MetaOp::Write(op) => {
                 let cluster = self.clone();
                 let written = self.store.write(Durability::Process, move |txn| {
                     let mut changes = Vec::new();
                     let is_open = |ino| cluster.opens.lock().unwrap().get(&ino).is_some_and(|n| *n > 0);
-                    let mut context =
-                        WriteContext { now: Timestamp::now(), is_open: &is_open, changes: &mut changes };
+                    let mut context = WriteContext {
+                        now: Timestamp::now(),
+                        session: Some(SessionId(me)),
+                        is_open: &is_open,
+                        changes: &mut changes,
+                    };
                     let reply = dfs_namespace::write(txn, &mut context, &op)?;
                     Ok::<_, OpError>((reply, changes))
                 });
