@@ -264,6 +264,8 @@ pub fn expired(id: SessionId) -> WireError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dfs_metastore::LockRow;
+    use dfs_proto::{LockHolder, LockMode, LockOwner, LockRange, LockSpace};
     use dfs_service::ManualClock;
     use std::sync::Arc;
 
@@ -304,6 +306,29 @@ mod tests {
         sessions.renew(b).unwrap();
         assert!(!sessions.is_open(Ino(7)));
         assert_eq!(sessions.pin(a, Ino(7)).unwrap_err().code, ErrorCode::SessionExpired);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_session_tells_what_it_had_locked_and_is_tried_again_until_it_is_done() {
+        let (sessions, _) = sessions().await;
+        let (a, b) = (sessions.open("a".into()).await.unwrap(), sessions.open("b".into()).await.unwrap());
+        let lock = |session, ino| {
+            let (owner, range, mode) = (LockOwner(1), LockRange::WHOLE, LockMode::Shared);
+            let holder = LockHolder { session, owner, range, mode, pid: 1 };
+            LockRow { ino: Ino(ino), space: LockSpace::Whole, holder }
+        };
+        let rows = [lock(a, 7), lock(a, 5), lock(b, 5)];
+        let put = sessions
+            .store
+            .write(Durability::Process, move |txn| rows.iter().try_for_each(|row| txn.put_lock(row)));
+        put.await.unwrap();
+        assert_eq!(sessions.close(a).await.unwrap(), [Ino(5), Ino(7)]);
+        assert_eq!(sessions.expire().await.unwrap(), []);
+        // A store that is closed stands for one that fails.
+        sessions.store.close();
+        sessions.close(b).await.unwrap_err();
+        sessions.expire().await.unwrap_err();
+        assert_eq!(sessions.table.lock().unforgotten, [b]);
     }
 
     #[tokio::test]

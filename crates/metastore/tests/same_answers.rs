@@ -61,7 +61,7 @@ fn lock_key() -> impl Strategy<Value = LockKey> {
 
 fn lock((ino, session, owner, first, is_whole): LockKey, length: u64) -> LockRow {
     let space = if is_whole { LockSpace::Whole } else { LockSpace::Range };
-    let mode = if length % 2 == 0 { LockMode::Shared } else { LockMode::Exclusive };
+    let mode = if length.is_multiple_of(2) { LockMode::Shared } else { LockMode::Exclusive };
     let (session, owner) = (SessionId(session), LockOwner(owner));
     let range = LockRange { first, last: first + length };
     LockRow { ino: Ino(ino), space, holder: LockHolder { session, owner, range, mode, pid: 1 } }

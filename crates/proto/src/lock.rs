@@ -76,7 +76,9 @@ pub struct LockRequest {
 pub enum Locked {
     /// The owner has it.
     Granted,
-    /// Others are in the way. Nothing has changed.
+    /// Others are in the way; the first of them. Nothing has changed, but for a waiter that has the whole file
+    /// ([`LockSpace::Whole`]) in another mode: it has lost that (flock(2) gives up the old lock first), else two
+    /// that wait to have their shared locks made exclusive would wait for each other for ever.
     Blocked(Vec<LockHolder>),
 }
 

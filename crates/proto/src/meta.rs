@@ -119,7 +119,8 @@ pub enum ReadOp {
         /// The inode.
         ino: Ino,
     },
-    /// The first lock that is in the way of this one (F_GETLK). -> [`MetaReply::Lock`]
+    /// The first lock that is in the way of this one (F_GETLK). A waiter that gives up (an interrupt, say) says so
+    /// by testing for what it waited for: the session counts as not waiting for it any more. -> [`MetaReply::Lock`]
     TestLock(LockRequest),
 }
 
