@@ -2,8 +2,18 @@
 
 use crate::MountConfig;
 use dfs_proto::CollisionPolicy;
+use dfs_vfs::AtimePolicy;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The values of `--atime`, as mount(8) names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Atime {
+    /// After each change once, and once a day.
+    Relatime,
+    /// Never.
+    Noatime,
+}
 
 /// Mounts a dfs cluster as a directory.
 #[derive(Clone, Debug, clap::Parser)]
@@ -24,6 +34,13 @@ pub struct Args {
     /// new one as name-1.ext, `replace` overwrites
     #[arg(long, default_value = "rename")]
     pub collision: CollisionPolicy,
+    /// When reads change access times: `relatime` does once after each change and once a day, `noatime` never
+    #[arg(long, value_enum, default_value_t = Atime::Relatime)]
+    pub atime: Atime,
+    /// Let device nodes open their devices, as on a local disk. Whoever can write to the cluster can then make
+    /// a node for any device of this machine
+    #[arg(long)]
+    pub dev: bool,
     /// Memory for blobs that have been read, MiB
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..65536))]
     pub cache_mib: u32,
@@ -41,7 +58,12 @@ impl Args {
         let master = dfs_service::server_url(&self.master, 8820).map_err(anyhow::Error::msg)?;
         let mut config = MountConfig::new(&self.mountpoint, master);
         config.deadline = Duration::from_secs(self.deadline);
+        config.dev = self.dev;
         config.vfs.collision = self.collision;
+        config.vfs.atime = match self.atime {
+            Atime::Relatime => AtimePolicy::Relatime,
+            Atime::Noatime => AtimePolicy::Never,
+        };
         config.vfs.cache_bytes_max = (self.cache_mib as usize) << 20;
         config.vfs.staged_bytes_max = (self.staging_mib as usize) << 20;
         Ok(config)

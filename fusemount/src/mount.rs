@@ -5,7 +5,7 @@ use crate::kernel::KernelNotes;
 use crate::requests::Requests;
 use anyhow::Context;
 use dfs_client::{Blobs, BlobsConfig, HttpNodes, MasterClient, Session, Subscription};
-use dfs_vfs::{Vfs, VfsConfig};
+use dfs_vfs::{AtimePolicy, Vfs, VfsConfig};
 use fuser::{Config, MountOption, SessionACL};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -36,6 +36,9 @@ pub struct MountConfig {
     pub threads: usize,
     /// Whether users other than the one who mounts may use it (they may by default when root mounts).
     pub allow_other: bool,
+    /// Whether device nodes open their devices. Off by default: the nodes come from the cluster, and whoever
+    /// can make one there could reach any device here.
+    pub dev: bool,
 }
 
 impl MountConfig {
@@ -49,6 +52,7 @@ impl MountConfig {
             threads: 2,
             // SAFETY: geteuid has no preconditions and cannot fail.
             allow_other: unsafe { libc::geteuid() } == 0,
+            dev: false,
         }
     }
 }
@@ -130,9 +134,12 @@ fn options(config: &MountConfig) -> Config {
         MountOption::FSName(config.master.trim_start_matches("http://").to_owned()),
         MountOption::Subtype("dfs".into()),
         MountOption::DefaultPermissions,
-        MountOption::NoDev,
-        MountOption::NoAtime,
+        if config.dev { MountOption::Dev } else { MountOption::NoDev },
     ];
+    // Access times are the file system's own business; this shows the choice in /proc/mounts.
+    if config.vfs.atime == AtimePolicy::Never {
+        options.mount_options.push(MountOption::NoAtime);
+    }
     options.acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
     options.n_threads = Some(config.threads.max(1));
     options.clone_fd = config.threads > 1;

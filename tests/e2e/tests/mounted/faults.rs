@@ -3,7 +3,7 @@ use dfs_client::MasterClient;
 use std::fs;
 use std::time::Duration;
 
-fn wait_replicated(bed: &mut Bed) {
+pub fn wait_replicated(bed: &mut Bed) {
     let url = bed.cluster().master_url().to_owned();
     let master = MasterClient::new(&url, Duration::from_secs(5)).unwrap();
     wait_for("all copies to be whole", || {

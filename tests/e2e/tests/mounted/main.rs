@@ -1,8 +1,12 @@
 //! A mounted cluster, used as people use one: through the kernel.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod allocation;
 mod bed;
+mod children;
 mod collisions;
 mod contents;
 mod faults;
+mod interrupts;
 mod names;
+mod tmpfiles;
