@@ -1,7 +1,7 @@
 //! Values of the kernel's protocol as values of ours, and back.
 
 use dfs_proto::meta::{RenameMode, SetTime, XattrMode};
-use dfs_proto::{Attr, FileKind, Ino, Name};
+use dfs_proto::{Attr, FileKind, Ino, Name, XattrName};
 use dfs_vfs::{Allocation, Caller, OpenFlags, Seek};
 use fuser::{Errno, FileAttr, FileType, INodeNo, RenameFlags, Request, TimeOrNow};
 use std::ffi::OsStr;
@@ -16,6 +16,10 @@ pub(crate) fn ino(n: INodeNo) -> Ino {
 
 pub(crate) fn name(n: &OsStr) -> Result<Name, Errno> {
     Name::new(n.as_bytes()).map_err(|e| crate::errno::errno_of_wire(&e))
+}
+
+pub(crate) fn xattr_name(n: &OsStr) -> Result<XattrName, Errno> {
+    XattrName::new(n.as_bytes()).map_err(|e| crate::errno::errno_of_wire(&e))
 }
 
 /// Who asks, with the umask that the request carries (0 where it carries none).

@@ -7,6 +7,7 @@
 
 pub mod attr;
 pub mod blob;
+mod bytes_as_text;
 pub mod codec;
 pub mod error;
 pub mod event;
@@ -20,6 +21,7 @@ pub mod name;
 pub mod node;
 pub mod order;
 pub mod status;
+pub mod xattr_name;
 
 pub use attr::{Attr, CollisionPolicy, FileKind, Timestamp};
 pub use blob::{BlobOrigin, CHUNK_BYTES, PutAck};
@@ -33,3 +35,4 @@ pub use meta::{MetaOp, MetaReply, MetaRequest, MetaResponse};
 pub use name::Name;
 pub use node::{Grant, NodeInfo, NodeState, VolumeInfo};
 pub use order::{Order, OrderOutcome};
+pub use xattr_name::XattrName;

@@ -11,6 +11,7 @@ use crate::lock::{LockHolder, LockOwner, LockRange, LockRequest, LockSpace, Lock
 use crate::md5::Md5;
 use crate::name::Name;
 use crate::node::{Grant, NodeInfo, VolumeInfo};
+use crate::xattr_name::XattrName;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -112,7 +113,7 @@ pub enum ReadOp {
         /// The inode.
         ino: Ino,
         /// The attribute with its namespace (`user.note`).
-        name: Name,
+        name: XattrName,
     },
     /// -> [`MetaReply::Names`]
     ListXattr {
@@ -208,7 +209,7 @@ pub enum WriteOp {
         /// The inode.
         ino: Ino,
         /// The attribute.
-        name: Name,
+        name: XattrName,
         /// Its value.
         value: Bytes,
         /// Whether it must exist, or must not.
@@ -222,7 +223,7 @@ pub enum WriteOp {
         /// The inode.
         ino: Ino,
         /// The attribute.
-        name: Name,
+        name: XattrName,
     },
     /// Changes nothing; answered when everything acknowledged before is on the master's disk (fsync of a
     /// directory). -> [`MetaReply::Done`]
@@ -525,7 +526,7 @@ pub enum MetaReply {
     /// Value of an extended attribute.
     Value(Bytes),
     /// Names of extended attributes.
-    Names(Vec<Name>),
+    Names(Vec<XattrName>),
     /// A commit.
     Committed(Committed),
     /// A name that is gone.

@@ -1,8 +1,8 @@
 //! Names of directory entries: bytes, as on every Unix file system.
 
+use crate::bytes_as_text::{self, Checked};
 use crate::error::{ErrorCode, WireError};
 use crate::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX};
-use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
@@ -87,14 +87,19 @@ impl TryFrom<&str> for Name {
     }
 }
 
+impl Checked for Name {
+    const WHAT: &'static str = "a file name";
+    const BYTES_MAX: usize = NAME_BYTES_MAX;
+    fn check(bytes: Vec<u8>) -> Result<Name, WireError> {
+        Name::new(bytes)
+    }
+}
+
 /// Readable form: invalid UTF-8 is replaced and control characters are escaped, so a name cannot forge a
 /// log line.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in String::from_utf8_lossy(&self.0).chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-        }
-        Ok(())
+        bytes_as_text::display(&self.0, f)
     }
 }
 
@@ -106,46 +111,13 @@ impl fmt::Debug for Name {
 
 impl Serialize for Name {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(&self.0) {
-            Ok(text) if s.is_human_readable() => s.serialize_str(text),
-            Err(_) if s.is_human_readable() => self.0.serialize(s),
-            _ => s.serialize_bytes(&self.0),
-        }
+        bytes_as_text::serialize(&self.0, s)
     }
 }
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        if d.is_human_readable() { d.deserialize_any(NameVisitor) } else { d.deserialize_bytes(NameVisitor) }
-    }
-}
-
-struct NameVisitor;
-
-impl<'de> Visitor<'de> for NameVisitor {
-    type Value = Name;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a file name: a string, or an array of byte values")
-    }
-
-    fn visit_str<E: de::Error>(self, s: &str) -> Result<Name, E> {
-        Name::new(s).map_err(E::custom)
-    }
-
-    fn visit_bytes<E: de::Error>(self, b: &[u8]) -> Result<Name, E> {
-        Name::new(b).map_err(E::custom)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Name, A::Error> {
-        let mut bytes = Vec::new();
-        while let Some(b) = seq.next_element::<u8>()? {
-            if bytes.len() > NAME_BYTES_MAX {
-                break;
-            }
-            bytes.push(b);
-        }
-        Name::new(bytes).map_err(de::Error::custom)
+        bytes_as_text::deserialize(d)
     }
 }
 

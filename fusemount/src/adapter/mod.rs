@@ -8,7 +8,7 @@ mod init;
 
 use crate::convert::{
     allocation, caller, file_attr, file_type, ino, kind_of_mode, name, open_flags, permissions, rename_mode,
-    seek, set_time, xattr_mode,
+    seek, set_time, xattr_mode, xattr_name,
 };
 use crate::descriptors;
 use crate::errno::errno;
@@ -435,7 +435,7 @@ impl Filesystem for Adapter {
         more: SetxattrFlags,
         reply: ReplyEmpty,
     ) {
-        let (n, mode) = (decode!(reply, name(n)), decode!(reply, xattr_mode(flags)));
+        let (n, mode) = (decode!(reply, xattr_name(n)), decode!(reply, xattr_mode(flags)));
         let value = Bytes::copy_from_slice(value);
         let drops_set_gid = more.contains(SetxattrFlags::FUSE_SETXATTR_ACL_KILL_SGID);
         self.answer(request, Patience::Whole, "setxattr", reply, |vfs| async move {
@@ -444,7 +444,7 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, request: &Request, inode: INodeNo, n: &OsStr, room: u32, reply: ReplyXattr) {
-        let n = decode!(reply, name(n));
+        let n = decode!(reply, xattr_name(n));
         self.answer(request, Patience::Retried, "getxattr", reply, |vfs| async move {
             let value = vfs.getxattr(ino(inode), n).await?;
             Ok(Valued { room, value })
@@ -460,7 +460,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, request: &Request, inode: INodeNo, n: &OsStr, reply: ReplyEmpty) {
-        let n = decode!(reply, name(n));
+        let n = decode!(reply, xattr_name(n));
         self.answer(request, Patience::Whole, "removexattr", reply, |vfs| async move {
             vfs.removexattr(ino(inode), n).await
         });

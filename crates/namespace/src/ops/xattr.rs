@@ -20,7 +20,7 @@ use dfs_metastore::row::InodeRow;
 use dfs_metastore::{ReadTxn, StoreError, WriteTxn};
 use dfs_proto::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use dfs_proto::meta::XattrMode;
-use dfs_proto::{CollisionPolicy, ErrorCode, EventKind, FileKind, Ino, MetaReply, Name};
+use dfs_proto::{CollisionPolicy, ErrorCode, EventKind, FileKind, Ino, MetaReply, XattrName};
 
 const USER: &[u8] = b"user.";
 const OTHERS: [&[u8]; 2] = [b"trusted.", b"security."];
@@ -29,7 +29,7 @@ const COLLISION: &[u8] = b"user.dfs.collision";
 const VERSION: &[u8] = b"user.dfs.version";
 const MD5: &[u8] = b"user.dfs.md5";
 
-pub fn get(txn: &dyn ReadTxn, ino: Ino, name: &Name) -> Result<MetaReply, OpError> {
+pub fn get(txn: &dyn ReadTxn, ino: Ino, name: &XattrName) -> Result<MetaReply, OpError> {
     let row = fetch::inode(txn, ino)?;
     check_name(name)?;
     if Which::named(name.as_bytes()).is_some() {
@@ -52,7 +52,7 @@ pub fn list(txn: &dyn ReadTxn, ino: Ino) -> Result<MetaReply, OpError> {
         names.push(COLLISION.to_vec());
         names.sort_unstable();
     }
-    let names: Result<Vec<Name>, _> = names.into_iter().map(Name::new).collect();
+    let names: Result<Vec<XattrName>, _> = names.into_iter().map(XattrName::new).collect();
     let names = names.map_err(|e| StoreError::Corrupt(format!("an attribute of inode {ino}: {e}")))?;
     Ok(MetaReply::Names(names))
 }
@@ -60,7 +60,7 @@ pub fn list(txn: &dyn ReadTxn, ino: Ino) -> Result<MetaReply, OpError> {
 /// What an attribute is to be.
 pub struct NewValue<'a> {
     /// Which.
-    pub name: &'a Name,
+    pub name: &'a XattrName,
     /// Its value.
     pub value: &'a [u8],
     /// Whether it must exist, or must not.
@@ -104,7 +104,7 @@ pub fn remove(
     txn: &mut dyn WriteTxn,
     context: &mut WriteContext<'_>,
     ino: Ino,
-    name: &Name,
+    name: &XattrName,
 ) -> Result<MetaReply, OpError> {
     let mut row = fetch::inode(txn, ino)?;
     check_writable(&row, name)?;
@@ -136,11 +136,11 @@ pub fn finish(
     Ok(MetaReply::Done)
 }
 
-fn is_reserved(name: &Name) -> bool {
+fn is_reserved(name: &XattrName) -> bool {
     name.as_bytes().starts_with(RESERVED)
 }
 
-fn virtual_value(row: &InodeRow, name: &Name) -> Option<String> {
+fn virtual_value(row: &InodeRow, name: &XattrName) -> Option<String> {
     match (name.as_bytes(), row.kind) {
         (COLLISION, FileKind::Directory) => row.collision.map(|policy| policy.as_str().to_owned()),
         (VERSION, FileKind::File | FileKind::Directory) => Some(row.version.to_string()),
@@ -149,7 +149,7 @@ fn virtual_value(row: &InodeRow, name: &Name) -> Option<String> {
     }
 }
 
-fn check_name(name: &Name) -> Result<(), OpError> {
+fn check_name(name: &XattrName) -> Result<(), OpError> {
     let bytes = name.as_bytes();
     if Which::named(bytes).is_some() {
         return Ok(());
@@ -167,7 +167,7 @@ fn check_name(name: &Name) -> Result<(), OpError> {
     Ok(())
 }
 
-fn check_writable(row: &InodeRow, name: &Name) -> Result<(), OpError> {
+fn check_writable(row: &InodeRow, name: &XattrName) -> Result<(), OpError> {
     check_name(name)?;
     if name.as_bytes() == COLLISION {
         return match row.kind {
@@ -187,7 +187,7 @@ fn check_writable(row: &InodeRow, name: &Name) -> Result<(), OpError> {
     Ok(())
 }
 
-fn check_mode(ino: Ino, name: &Name, mode: XattrMode, is_there: bool) -> Result<(), OpError> {
+fn check_mode(ino: Ino, name: &XattrName, mode: XattrMode, is_there: bool) -> Result<(), OpError> {
     match (mode, is_there) {
         (XattrMode::Create, true) => {
             refuse(ErrorCode::Exists, format!("inode {ino} has the attribute `{name}` already"))
@@ -197,13 +197,13 @@ fn check_mode(ino: Ino, name: &Name, mode: XattrMode, is_there: bool) -> Result<
     }
 }
 
-fn missing<T>(ino: Ino, name: &Name) -> Result<T, OpError> {
+fn missing<T>(ino: Ino, name: &XattrName) -> Result<T, OpError> {
     refuse(ErrorCode::NoAttribute, format!("inode {ino} has no attribute `{name}`"))
 }
 
 /// Keeps the names of an inode within what listxattr(2) can return, with room for those that are always taken:
 /// the collision rule and the access control lists.
-fn check_room(txn: &dyn WriteTxn, ino: Ino, name: &Name) -> Result<(), OpError> {
+fn check_room(txn: &dyn WriteTxn, ino: Ino, name: &XattrName) -> Result<(), OpError> {
     let listed_bytes = |name: &[u8]| name.len() + 1;
     let always = Which::ALL.map(Which::attribute).into_iter().chain([COLLISION]).map(listed_bytes);
     let present = txn.xattr_names(ino)?;

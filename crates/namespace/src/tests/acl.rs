@@ -48,7 +48,7 @@ fn make_with(world: &mut World<'_>, kind: FileKind, parent: Ino, entry: &str, mo
 }
 
 fn remove(ino: Ino, attribute: &str) -> WriteOp {
-    WriteOp::RemoveXattr { ino, name: name(attribute) }
+    WriteOp::RemoveXattr { ino, name: attribute.try_into().unwrap() }
 }
 
 fn put(ino: Ino, attribute: &str, value: &[u8]) -> WriteOp {
@@ -112,7 +112,8 @@ on_each_store! {
             set_mode(world, ino, 0o6755);
             let value = list(7, Some(7), 4, Some(5), 1).into();
             let mode = XattrMode::Any;
-            world.write(&WriteOp::SetXattr { ino, name: name(ACCESS), value, mode, drops_set_gid }).unwrap();
+            let name = ACCESS.try_into().unwrap();
+            world.write(&WriteOp::SetXattr { ino, name, value, mode, drops_set_gid }).unwrap();
             assert_eq!(world.attr(ino).mode, left);
         }
     }

@@ -224,7 +224,7 @@ impl World<'_> {
     }
 
     pub fn xattr(&self, ino: Ino, attribute: &str) -> Result<Vec<u8>, ErrorCode> {
-        match self.read(&ReadOp::GetXattr { ino, name: name(attribute) }) {
+        match self.read(&ReadOp::GetXattr { ino, name: attribute.try_into().unwrap() }) {
             Ok(MetaReply::Value(value)) => Ok(value.to_vec()),
             Err(e) => Err(e.code),
             other => panic!("{attribute} of {ino}: {other:?}"),
@@ -344,7 +344,8 @@ pub fn rename(from: (Ino, &str), to: (Ino, &str), mode: RenameMode) -> WriteOp {
 }
 
 pub fn set_xattr(ino: Ino, attribute: &str, value: &[u8], mode: XattrMode) -> WriteOp {
-    WriteOp::SetXattr { ino, name: name(attribute), value: value.to_vec().into(), mode, drops_set_gid: false }
+    let name = attribute.try_into().unwrap();
+    WriteOp::SetXattr { ino, name, value: value.to_vec().into(), mode, drops_set_gid: false }
 }
 
 pub fn entry(parent: Ino, text: &str) -> EventKind {

@@ -14,7 +14,7 @@ fn list(world: &World<'_>, ino: Ino) -> Vec<String> {
 }
 
 fn remove(ino: Ino, attribute: &str) -> WriteOp {
-    WriteOp::RemoveXattr { ino, name: name(attribute) }
+    WriteOp::RemoveXattr { ino, name: attribute.try_into().unwrap() }
 }
 
 on_each_store! {
@@ -34,6 +34,15 @@ on_each_store! {
         assert_eq!(world.xattr(ino, "user.b"), Err(ErrorCode::NoAttribute));
         assert_eq!(world.refused(&remove(ino, "user.b")), ErrorCode::NoAttribute);
         assert_eq!(world.attr(ino).version.0, 1);
+    }
+
+    fn names_of_attributes_are_no_paths(world) {
+        let ino = world.touch(ROOT, "file");
+        for attribute in ["user.a/b", "user...", "user./"] {
+            world.set_xattr(ino, attribute, b"x");
+            assert_eq!(world.xattr(ino, attribute), Ok(b"x".to_vec()), "{attribute}");
+        }
+        assert_eq!(list(world, ino), ["user...", "user./", "user.a/b"]);
     }
 
     fn modes_say_whether_it_must_be_there(world) {

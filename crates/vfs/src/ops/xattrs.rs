@@ -6,7 +6,7 @@ use crate::vfs::Vfs;
 use bytes::Bytes;
 use dfs_client::ClientError;
 use dfs_proto::meta::{ReadOp, WriteOp, XattrMode};
-use dfs_proto::{ErrorCode, Ino, MetaReply, Name};
+use dfs_proto::{ErrorCode, Ino, MetaReply, XattrName};
 
 /// The attribute that tells a writer under which name its file was stored.
 const STORED_AS: &[u8] = b"user.dfs.stored_as";
@@ -17,14 +17,15 @@ const CAPABILITY: &[u8] = b"security.capability";
 /// The attributes that the kernel asks for when it checks permissions.
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
-fn is_acl(name: &Name) -> bool {
+fn is_acl(name: &XattrName) -> bool {
     ACLS.contains(&name.as_bytes())
 }
 
 impl Vfs {
     /// Value of an attribute. `user.dfs.stored_as` tells the name under which this mount stored a file that
     /// could not have the one it was written to.
-    pub async fn getxattr(&self, ino: Ino, name: Name) -> Result<Bytes, VfsError> {
+    pub async fn getxattr(&self, ino: Ino, name: impl Into<XattrName>) -> Result<Bytes, VfsError> {
+        let name = name.into();
         if name.as_bytes() == STORED_AS {
             return match self.names.stored_as(ino) {
                 Some(stored) => Ok(Bytes::copy_from_slice(stored.as_bytes())),
@@ -58,7 +59,7 @@ impl Vfs {
     }
 
     /// Names of all attributes.
-    pub async fn listxattr(&self, ino: Ino) -> Result<Vec<Name>, VfsError> {
+    pub async fn listxattr(&self, ino: Ino) -> Result<Vec<XattrName>, VfsError> {
         if self.file(ino).is_some_and(|f| !Vfs::is_published(&f)) {
             return Ok(Vec::new());
         }
@@ -72,11 +73,12 @@ impl Vfs {
     pub async fn setxattr(
         &self,
         ino: Ino,
-        name: Name,
+        name: impl Into<XattrName>,
         value: Bytes,
         mode: XattrMode,
         drops_set_gid: bool,
     ) -> Result<(), VfsError> {
+        let name = name.into();
         self.publish_if_new(ino).await?;
         if let Some(file) = self.file(ino) {
             file.lock().no_capability = false;
@@ -90,7 +92,8 @@ impl Vfs {
     }
 
     /// Removes an attribute.
-    pub async fn removexattr(&self, ino: Ino, name: Name) -> Result<(), VfsError> {
+    pub async fn removexattr(&self, ino: Ino, name: impl Into<XattrName>) -> Result<(), VfsError> {
+        let name = name.into();
         self.publish_if_new(ino).await?;
         let changes_mode = is_acl(&name);
         self.write_op(WriteOp::RemoveXattr { ino, name }).await?;
