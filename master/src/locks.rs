@@ -128,7 +128,7 @@ impl LockWaiters {
             for request in self.range_waits_of(owner) {
                 followed += 1;
                 if followed > FOLLOWED_MAX {
-                    log::warn!("a search for deadlocks of locks was given up after {FOLLOWED_MAX} waits");
+                    log::debug!("a search for deadlocks of locks was given up after {FOLLOWED_MAX} waits");
                     return Ok(false);
                 }
                 next.extend(blockers_of(owner.0, &request)?.iter().map(owner_of));

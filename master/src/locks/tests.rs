@@ -106,6 +106,17 @@ fn there_are_so_many_waits_and_no_more() {
     assert_eq!(waiters.count(), 3);
 }
 
+/// A search must not keep all writers waiting: a longer circle is not found, and its members wait.
+#[test]
+fn a_search_follows_so_many_waits_and_no_more() {
+    let (waiters, _) = waiters();
+    let last = FOLLOWED_MAX as u64 + 1;
+    let holders: Vec<(u64, u64)> = (0..=last).map(|who| (who, who)).collect();
+    (0..last).for_each(|who| waiters.note(owner(who).0, &request(who, who + 1)));
+    assert!(circle(&waiters, &holders, last, 1));
+    assert!(!circle(&waiters, &holders, last, 0));
+}
+
 const OWNERS: u64 = 6;
 const FILES: u64 = 5;
 

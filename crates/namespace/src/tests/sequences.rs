@@ -4,7 +4,9 @@
 use super::acl::list;
 use super::harness::*;
 use dfs_proto::meta::{AttrChanges, CloneRange, Collision, Commit, MakeUnnamed, RenameMode, WriteOp};
-use dfs_proto::{CollisionPolicy, Extent, FileKind, Ino};
+use dfs_proto::{
+    CollisionPolicy, Extent, FileKind, Ino, LockMode, LockOwner, LockRange, LockRequest, LockSpace,
+};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -30,6 +32,8 @@ enum Step {
     Clone((usize, u64), (usize, u64), u64),
     Open(usize),
     CloseAll,
+    Lock(usize, u64, bool),
+    Unlock(usize, u64),
     Reap(u32),
 }
 
@@ -70,8 +74,14 @@ fn some_step() -> impl Strategy<Value = Step> {
         2 => ((ino(), 0..100u64), (ino(), 0..100u64), 0..60u64).prop_map(|(from, to, n)| Clone(from, to, n)),
         2 => ino().prop_map(Open),
         1 => Just(CloseAll),
+        3 => (ino(), 0..20u64, any::<bool>()).prop_map(|(ino, first, shared)| Lock(ino, first, shared)),
+        1 => (ino(), 0..20u64).prop_map(|(ino, first)| Unlock(ino, first)),
         1 => (1..4u32).prop_map(Reap),
     ]
+}
+
+fn bytes_from(first: u64) -> LockRange {
+    LockRange { first, last: first + 5 }
 }
 
 /// The operation that a step stands for; the others are done at once.
@@ -126,6 +136,16 @@ fn operation(world: &mut World<'_>, seen: &[Ino], step: Step) -> Option<WriteOp>
         Step::CloseAll => {
             world.open.clear();
             return None;
+        }
+        Step::Lock(ino, first, shared) => {
+            let (owner, space, range) = (LockOwner(first % 3), LockSpace::Range, bytes_from(first));
+            let mode = if shared { LockMode::Shared } else { LockMode::Exclusive };
+            let request = LockRequest { ino: pick(ino), space, owner, range, mode, pid: 1 };
+            WriteOp::Lock { request, wait: shared }
+        }
+        Step::Unlock(ino, first) => {
+            let (owner, space, range) = (LockOwner(first % 3), LockSpace::Range, bytes_from(first));
+            WriteOp::Unlock { ino: pick(ino), space, owner, range }
         }
         Step::Reap(extents_max) => {
             for ino in world.txn.orphans(Ino(0), 100).unwrap() {
