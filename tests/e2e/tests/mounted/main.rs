@@ -1,6 +1,7 @@
 //! A mounted cluster, used as people use one: through the kernel.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod access_lists;
 mod allocation;
 mod bed;
 mod children;
