@@ -58,6 +58,9 @@ pub(crate) struct FileState {
     pub accessed: Option<Timestamp>,
     /// An access time that was set before the file was made: the commit that makes it cannot carry it.
     pub atime_to_set: Option<Timestamp>,
+    /// The group that the file has had here, when its directory has passed on another one by the time that the
+    /// file was made.
+    pub gid_to_set: Option<u32>,
     /// The commit that makes the file got no answer, and may have been carried out.
     pub maybe_made: bool,
     /// The file is known to have no `security.capability`: the kernel asks for it with every write.
@@ -73,7 +76,8 @@ impl File {
             base_known_to: if is_new { u64::MAX } else { 0 },
             stale: !is_new,
             in_flight: None,
-            dirty: Layer { dirty: is_new, ..Layer::default() },
+            // A new file keeps the times of its making, whenever it is published.
+            dirty: Layer { dirty: is_new, mtime: is_new.then_some(attr.mtime), ..Layer::default() },
             tail: None,
             opens: 0,
             pins: 0,
@@ -81,6 +85,7 @@ impl File {
             changes: 0,
             accessed: None,
             atime_to_set: None,
+            gid_to_set: None,
             maybe_made: false,
             no_capability: is_new,
             origin,
@@ -237,12 +242,13 @@ impl FileState {
         let at = buffer.append(&data[..length]);
         let source = Written { buffer: Some(buffer.clone()), at };
         if self.dirty.pieces.is_empty() && self.dirty.floor == 0 {
-            self.dirty.append_from = appending.then_some(offset);
+            // After a truncation the writer says where the file ends: nothing is moved.
+            self.dirty.append_from = (appending && self.dirty.truncate_to.is_none()).then_some(offset);
         } else if !appending {
             self.dirty.append_from = None;
         }
         let end = offset + length as u64;
-        self.dirty.allocated_by += length as i64 - self.backed_within(offset, end) as i64;
+        self.backed_changes_by(length as i64 - self.backed_within(offset, end) as i64);
         self.dirty.pieces.insert(Piece { offset, length: length as u64, source });
         self.wrote_to(end, now);
         length
@@ -289,12 +295,18 @@ impl FileState {
         }
     }
 
+    /// Where the published content is not known, all of a range counts as backed: estimates may be as large as a
+    /// file.
+    fn backed_changes_by(&mut self, bytes: i64) {
+        self.dirty.allocated_by = self.dirty.allocated_by.saturating_add(bytes);
+    }
+
     fn punch(&mut self, from: u64, to: u64, now: Timestamp) {
         let to = to.min(self.size);
         if from >= to {
             return;
         }
-        self.dirty.allocated_by -= self.backed_within(from, to) as i64;
+        self.backed_changes_by(-(self.backed_within(from, to) as i64));
         let source = Written { buffer: None, at: 0 };
         self.dirty.pieces.insert(Piece { offset: from, length: to - from, source });
         self.dirty.append_from = None;
@@ -312,7 +324,7 @@ impl FileState {
     pub fn truncate(&mut self, size: u64, now: Timestamp) {
         // Extending is a truncation too: the size is to be exactly this.
         let cut = size.min(self.size);
-        self.dirty.allocated_by -= self.backed_within(cut, self.size) as i64;
+        self.backed_changes_by(-(self.backed_within(cut, self.size) as i64));
         self.dirty.truncate(cut);
         self.size = size;
         self.content_changed(now);

@@ -6,7 +6,7 @@ use crate::names::Asked;
 use dfs_proto::meta::DirEntry;
 use dfs_proto::{Ino, Name};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,8 +71,15 @@ impl ReadPattern {
 /// An open directory: the page last fetched, so that the kernel's small buffers cost one round trip a page.
 pub(crate) struct DirHandle {
     pub ino: Ino,
-    pub parent: Ino,
     pub listing: tokio::sync::Mutex<Listing>,
+    /// Names that have changed since the page was asked for. Held for moments only.
+    pub changed: Mutex<HashSet<Name>>,
+}
+
+impl DirHandle {
+    pub fn new(ino: Ino) -> DirHandle {
+        DirHandle { ino, listing: Default::default(), changed: Default::default() }
+    }
 }
 
 #[derive(Default)]
@@ -82,11 +89,11 @@ pub(crate) struct Listing {
     pub page_after: u64,
     /// Whether the page is the last.
     pub end: bool,
-    pub fetched: bool,
-    /// Before the page was asked for.
+    /// Before the page was asked for; `None` when there is none yet.
     pub asked: Option<Asked>,
-    /// Names that existed here only when the listing began and have not been listed yet.
-    pub pending: Vec<(Name, Ino)>,
+    /// Names that existed here only when the listing began, each in a place of its own; `None` where the
+    /// master has listed it.
+    pub pending: Vec<Option<(Name, Ino)>>,
 }
 
 /// The handles of a mount.
@@ -120,6 +127,11 @@ impl Handles {
 
     pub fn dir(&self, fh: Fh) -> Result<Arc<DirHandle>, VfsError> {
         self.dirs.lock().get(&fh).cloned().ok_or(VfsError::BadHandle(fh))
+    }
+
+    /// Open handles of the directory.
+    pub fn dirs_of(&self, ino: Ino) -> Vec<Arc<DirHandle>> {
+        self.dirs.lock().values().filter(|dir| dir.ino == ino).cloned().collect()
     }
 
     pub fn remove_file(&self, fh: Fh) -> Option<Arc<FileHandle>> {

@@ -74,6 +74,7 @@ impl EventHandler for Vfs {
                 }
             }
             EventKind::Entry { parent, name } => {
+                self.entry_changed(*parent, name);
                 if let Some(kernel) = self.kernel_that_knows(*parent) {
                     kernel.drop_entry(*parent, name);
                     kernel.drop_attributes(*parent);

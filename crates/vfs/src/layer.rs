@@ -142,6 +142,7 @@ impl Layer {
         if let Some(size) = upper.truncate_to {
             self.pieces.remove(size, u64::MAX);
             self.truncate_to = Some(self.truncate_to.map_or(size, |before| before.min(size)));
+            self.floor = 0;
         }
         self.append_from = match (self.pieces.is_empty(), upper.pieces.is_empty()) {
             // A reservation stays where it was made.
@@ -149,9 +150,10 @@ impl Layer {
             (false, true) => self.append_from,
             (false, false) => self.append_from.filter(|_| upper.append_from.is_some()),
         };
+        self.append_from = self.append_from.filter(|_| self.truncate_to.is_none());
         self.pieces.overlay(upper.pieces);
         self.floor = self.floor.max(upper.floor);
-        self.allocated_by += upper.allocated_by;
+        self.allocated_by = self.allocated_by.saturating_add(upper.allocated_by);
         self.mtime = upper.mtime.or(self.mtime);
         self.ctime = upper.ctime.or(self.ctime);
         self.dirty |= upper.dirty;

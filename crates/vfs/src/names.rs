@@ -8,8 +8,11 @@ use std::collections::{HashMap, VecDeque};
 /// How many answers to "what was it stored as" are kept.
 const STORED_AS_MAX: usize = 4096;
 
-/// How many changes by others are remembered, to tell which answers of the master they have overtaken.
-const OVERTAKING_MAX: usize = 256;
+/// Inodes whose latest change is remembered, to tell which answers of the master it has overtaken.
+const OVERTAKING_MAX: usize = 4096;
+
+/// The set-group-id bit of a mode.
+const SET_GID: u16 = 0o2000;
 
 /// What the kernel knows of an inode.
 #[derive(Clone, Debug)]
@@ -31,11 +34,27 @@ impl Known {
     }
 }
 
+/// What new files take over from their directory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PassedOn {
+    /// Whether it has an access control list, so that it may have a default one.
+    pub has_acl: bool,
+    /// The group, from a directory with the set-group-id bit (inode(7)).
+    pub gid: Option<u32>,
+}
+
+impl PassedOn {
+    pub fn of(directory: &Attr) -> PassedOn {
+        let gid = (directory.mode & SET_GID != 0).then_some(directory.gid);
+        PassedOn { has_acl: directory.has_acl, gid }
+    }
+}
+
 /// See [`Known::told`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told {
-    /// Whether it has an access control list; `None` when that may have changed since.
-    pub has_acl: Option<bool>,
+    /// What new files take over from it; `None` when that may have changed since.
+    pub passes_on: Option<PassedOn>,
     pub atime: Timestamp,
     pub ctime: Timestamp,
     /// The later one of mtime and ctime.
@@ -69,10 +88,10 @@ struct Inner {
     /// had asked for and by the new one.
     stored_as: HashMap<Ino, Name>,
     stored_order: VecDeque<Ino>,
-    /// Counts changes by others.
+    /// Counts changes, by others and here.
     changes: u64,
-    /// The latest of them.
-    overtaking: VecDeque<(u64, Ino)>,
+    /// The latest of them by inode.
+    overtaking: HashMap<Ino, u64>,
     /// Answers to what was asked up to here may be old, whatever they are about.
     overtaken_to: u64,
 }
@@ -80,7 +99,16 @@ struct Inner {
 impl Inner {
     /// Whether the inode may have changed since the master was asked.
     fn is_overtaken(&self, ino: Ino, asked: Asked) -> bool {
-        asked.0 < self.overtaken_to || self.overtaking.iter().any(|(n, i)| *i == ino && *n > asked.0)
+        asked.0 < self.overtaken_to || self.overtaking.get(&ino).is_some_and(|number| *number > asked.0)
+    }
+
+    fn note_change(&mut self, ino: Ino) {
+        self.changes += 1;
+        if self.overtaking.len() >= OVERTAKING_MAX {
+            self.overtaking.clear();
+            self.overtaken_to = self.changes;
+        }
+        self.overtaking.insert(ino, self.changes);
     }
 }
 
@@ -119,26 +147,30 @@ impl Names {
     /// Others have changed the inode's attributes, or it was done here without learning them.
     pub fn attributes_changed(&self, ino: Ino) {
         let mut inner = self.inner.lock();
-        inner.changes += 1;
-        let number = inner.changes;
-        inner.overtaking.push_back((number, ino));
-        if inner.overtaking.len() > OVERTAKING_MAX
-            && let Some((oldest, _)) = inner.overtaking.pop_front()
-        {
-            inner.overtaken_to = oldest;
-        }
+        inner.note_change(ino);
         if let Some(told) = inner.known.get_mut(&ino).and_then(|known| known.told.as_mut()) {
-            told.has_acl = None;
+            told.passes_on = None;
         }
+    }
+
+    /// The inode's attributes were changed here, but for what new files take over from it.
+    pub fn changed_here(&self, ino: Ino) {
+        self.inner.lock().note_change(ino);
+    }
+
+    /// Whether so much has changed since the master was asked that its answer should not be used.
+    pub fn is_all_outdated(&self, asked: Asked) -> bool {
+        asked.0 < self.inner.lock().overtaken_to
     }
 
     /// Anything may have been changed by others.
     pub fn everything_changed(&self) {
         let mut inner = self.inner.lock();
         inner.changes += 1;
+        inner.overtaking.clear();
         inner.overtaken_to = inner.changes;
         for told in inner.known.values_mut().filter_map(|known| known.told.as_mut()) {
-            told.has_acl = None;
+            told.passes_on = None;
         }
     }
 
@@ -153,11 +185,16 @@ impl Names {
             attr.ctime = attr.ctime.max(at_least);
         }
         known.told = Some(Told {
-            has_acl: (!is_overtaken).then_some(attr.has_acl),
+            passes_on: (!is_overtaken).then(|| PassedOn::of(attr)),
             atime: attr.atime,
             ctime: attr.ctime,
             changed: attr.ctime.max(attr.mtime),
         });
+    }
+
+    /// Whether the inode's attributes may have changed since the master was asked for them.
+    pub fn is_outdated(&self, ino: Ino, asked: Asked) -> bool {
+        self.inner.lock().is_overtaken(ino, asked)
     }
 
     /// What the kernel was last told of the inode.

@@ -83,7 +83,7 @@ impl Vfs {
         match layer {
             Some(layer) => {
                 self.publish_layer(file, layer, durable).await?;
-                self.set_postponed_atime(file).await
+                self.set_postponed(file).await
             }
             None if durable => self.make_published_durable(file).await,
             None => Ok(()),
@@ -206,6 +206,7 @@ impl Vfs {
         };
         if let Origin::New(create) = std::mem::replace(&mut state.origin, Origin::Published) {
             self.name_is_published(ino, &create, committed);
+            state.gid_to_set = (create.gid != committed.attr.gid).then_some(create.gid);
         }
         if alone && committed.appended_by == 0 && !state.stale {
             if let Some(cut) = layer.truncate_to {
@@ -222,10 +223,12 @@ impl Vfs {
             }
         }
         state.set_attr(committed.attr.clone());
+        self.names.changed_here(ino);
     }
 
     fn name_is_published(&self, ino: Ino, create: &Create, committed: &Committed) {
         self.names.remove_pending(create.parent, &create.name, ino);
+        self.entry_changed(create.parent, committed.stored_as.as_ref().unwrap_or(&create.name));
         let Some(stored_as) = &committed.stored_as else { return };
         log::info!("{} was taken: the new file is stored as {stored_as} (inode {ino})", create.name);
         self.names.note_stored_as(ino, stored_as);

@@ -103,6 +103,7 @@ impl Vfs {
     pub(crate) fn tell_changed(&self, mut attr: Attr, asked: Asked) -> Attr {
         self.clock.saw(attr.ctime);
         self.names.tell(&mut attr, asked, true);
+        self.names.changed_here(attr.ino);
         attr
     }
 

@@ -13,7 +13,7 @@ impl FileState {
         let mut attr = self.attr.clone();
         attr.size = self.size;
         (attr.atime, attr.mtime, attr.ctime) = (self.atime(), self.mtime(), self.ctime());
-        let changed_by: i64 = self.layers().map(|l| l.allocated_by).sum();
+        let changed_by = self.layers().map(|l| l.allocated_by).fold(0, i64::saturating_add);
         if changed_by != 0 {
             let most = self.size.next_multiple_of(PAGE_BYTES);
             attr.allocated = attr.allocated.saturating_add_signed(changed_by).min(most);

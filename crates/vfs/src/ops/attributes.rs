@@ -109,14 +109,26 @@ impl Vfs {
         Ok(file.lock().view())
     }
 
-    /// Sets the access time that was asked for before the file was made.
-    pub(crate) async fn set_postponed_atime(&self, file: &Arc<File>) -> Result<(), VfsError> {
-        let Some(atime) = file.lock().atime_to_set else { return Ok(()) };
-        let changes = AttrChanges { atime: Some(SetTime::At(atime)), ..AttrChanges::default() };
+    /// Sets what was asked for before the file was made and the commit that made it could not carry: the access
+    /// time, and a group other than the one that a set-group-id directory passes on.
+    pub(crate) async fn set_postponed(&self, file: &Arc<File>) -> Result<(), VfsError> {
+        let changes = {
+            let state = file.lock();
+            AttrChanges {
+                atime: state.atime_to_set.map(SetTime::At),
+                gid: state.gid_to_set,
+                // A new group would take set-id bits away.
+                mode: state.gid_to_set.map(|_| state.attr.mode),
+                ..AttrChanges::default()
+            }
+        };
+        if changes == AttrChanges::default() {
+            return Ok(());
+        }
         self.setattr_at_master(file.ino, changes).await?;
         let mut state = file.lock();
-        state.attr.atime = atime;
-        state.atime_to_set = None;
+        state.attr.atime = state.atime_to_set.take().unwrap_or(state.attr.atime);
+        state.attr.gid = state.gid_to_set.take().unwrap_or(state.attr.gid);
         Ok(())
     }
 

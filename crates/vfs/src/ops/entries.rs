@@ -27,7 +27,7 @@ impl Vfs {
         Ok(self.tell(attr, asked))
     }
 
-    async fn find(&self, parent: Ino, name: &Name) -> Result<Attr, VfsError> {
+    pub(super) async fn find(&self, parent: Ino, name: &Name) -> Result<Attr, VfsError> {
         if let Some(file) = self.pending_file(parent, name) {
             return Ok(file.lock().view());
         }
@@ -105,6 +105,7 @@ impl Vfs {
         let MetaReply::Attr(attr) = self.write_op(WriteOp::Make(make)).await? else {
             return Err(VfsError::OddAnswer("a make"));
         };
+        self.entry_changed(parent, name);
         self.names.remember(attr.ino, parent, name);
         Ok(self.tell_changed(attr, asked))
     }
@@ -131,6 +132,7 @@ impl Vfs {
         else {
             return Err(VfsError::OddAnswer("a link"));
         };
+        self.entry_changed(parent, name);
         let attr = self.overlaid(attr);
         self.names.remember(ino, parent, name);
         Ok(self.tell_changed(attr, asked))
@@ -171,6 +173,7 @@ impl Vfs {
         else {
             return Err(VfsError::OddAnswer("an unlink"));
         };
+        self.entry_changed(parent, name);
         self.note_removed(&removed);
         Ok(())
     }
@@ -215,6 +218,7 @@ impl Vfs {
     }
 
     pub(crate) fn note_removed(&self, removed: &Removed) {
+        self.names.changed_here(removed.ino);
         if let Some(file) = self.file(removed.ino) {
             file.lock().attr.nlink = removed.nlink;
         }
@@ -232,6 +236,7 @@ impl Vfs {
             return Err(VfsError::NotEmpty);
         }
         self.write_op(WriteOp::Rmdir { parent, name: name.clone() }).await?;
+        self.entry_changed(parent, name);
         Ok(())
     }
 
@@ -249,12 +254,12 @@ impl Vfs {
             self.publish(&file, false).await?;
             name = self.names.stored_as(file.ino).unwrap_or(name);
         }
-        if let Some(file) = self.pending_file(new_parent, new_name) {
-            if mode == RenameMode::NoReplace {
-                return Err(VfsError::NameTaken);
-            }
-            self.publish(&file, false).await?;
-        }
+        let replaced_here = self.make_way(parent, &name, new_parent, new_name, mode).await?;
+        // A publish under way decides first whether what is replaced still exists here only.
+        let serial = match &replaced_here {
+            Some(file) => Some(file.publishing.lock().await),
+            None => None,
+        };
         if mode == RenameMode::Replace {
             match self.open_target(new_parent, new_name).await {
                 Ok(Some(ino)) => self.pin(ino).await?,
@@ -267,13 +272,48 @@ impl Vfs {
         let MetaReply::Renamed(renamed) = self.write_op(WriteOp::Rename(rename)).await? else {
             return Err(VfsError::OddAnswer("a rename"));
         };
+        self.entry_changed(parent, &name);
+        self.entry_changed(new_parent, new_name);
+        if let Some(file) = &replaced_here {
+            self.drop_pending(file, new_parent, new_name);
+        }
+        drop(serial);
         self.names.renamed(renamed.moved.ino, new_parent, new_name);
+        self.names.changed_here(renamed.moved.ino);
         self.overlaid(renamed.moved);
         match renamed.replaced {
-            Some(removed) if mode == RenameMode::Exchange => self.names.renamed(removed.ino, parent, &name),
+            Some(other) if mode == RenameMode::Exchange => {
+                self.names.renamed(other.ino, parent, &name);
+                self.names.changed_here(other.ino);
+            }
             Some(removed) => self.note_removed(&removed),
             None => {}
         }
         Ok(())
+    }
+    /// Sees to a file that exists here only and has the new name of a rename. One that is replaced is returned:
+    /// it goes with the rename, and need not be published for that. One that is swapped has to be.
+    async fn make_way(
+        &self,
+        parent: Ino,
+        name: &Name,
+        new_parent: Ino,
+        new_name: &Name,
+        mode: RenameMode,
+    ) -> Result<Option<Arc<File>>, VfsError> {
+        let Some(there) = self.pending_file(new_parent, new_name) else { return Ok(None) };
+        let MetaReply::Attr(moved) = self.read_op(ReadOp::Lookup { parent, name: name.clone() }).await?
+        else {
+            return Err(VfsError::OddAnswer("a lookup"));
+        };
+        match mode {
+            RenameMode::NoReplace => Err(VfsError::NameTaken),
+            RenameMode::Exchange => self.publish(&there, false).await.map(|()| None),
+            RenameMode::Replace if moved.kind == FileKind::Directory => {
+                let message = "a directory cannot replace a file";
+                Err(dfs_client::ClientError::local(ErrorCode::NotDirectory, message).into())
+            }
+            RenameMode::Replace => Ok(Some(there)),
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::{Caller, Created, OpenFlags, OpenedFile, ReadData};
 use crate::VfsError;
 use crate::file::{File, Origin};
 use crate::handle::{Fh, FileHandle};
+use crate::names::PassedOn;
 use crate::publish::is_gone;
 use crate::staging::Buffer;
 use crate::vfs::Vfs;
@@ -54,14 +55,14 @@ impl Vfs {
             return Ok(created);
         }
         // With a default ACL only the master can tell the mode, and applications may look at it at once.
-        let inherits_acl = self.has_acl(parent).await?;
+        let inherited = self.passed_on(parent).await?;
         let create = Create {
             parent,
             name: name.clone(),
             mode,
             umask: caller.umask,
             uid: caller.uid,
-            gid: caller.gid,
+            gid: inherited.gid.unwrap_or(caller.gid),
             collision: Collision::Default(self.config.collision),
         };
         let file = self.make_here(create).await?;
@@ -70,7 +71,9 @@ impl Vfs {
             self.let_go_dropped(&file);
             return self.open_pending(parent, name, flags).ok_or(VfsError::NameTaken);
         }
-        if inherits_acl && let Err(e) = self.publish(&file, false).await {
+        if inherited.has_acl
+            && let Err(e) = self.publish(&file, false).await
+        {
             self.names.remove_pending(parent, name, file.ino);
             self.let_go_dropped(&file);
             return Err(e);
@@ -80,11 +83,11 @@ impl Vfs {
         Ok(Created { attr, opened: self.handle_for(file, flags, None) })
     }
 
-    /// Whether the directory may have an access control list that new files inherit.
-    async fn has_acl(&self, dir: Ino) -> Result<bool, VfsError> {
-        match self.names.told(dir).and_then(|told| told.has_acl) {
-            Some(has_acl) => Ok(has_acl),
-            None => Ok(self.getattr(dir).await?.has_acl),
+    /// What new files take over from the directory.
+    async fn passed_on(&self, dir: Ino) -> Result<PassedOn, VfsError> {
+        match self.names.told(dir).and_then(|told| told.passes_on) {
+            Some(passed_on) => Ok(passed_on),
+            None => Ok(PassedOn::of(&self.getattr(dir).await?)),
         }
     }
 
@@ -230,7 +233,7 @@ impl Vfs {
             mode: old.mode,
             umask: 0,
             uid: caller.uid,
-            gid: caller.gid,
+            gid: self.passed_on(known.parent).await?.gid.unwrap_or(caller.gid),
             collision: Collision::Explicit(CollisionPolicy::Rename),
         };
         let file = self.make_here(create).await?;
@@ -255,7 +258,7 @@ impl Vfs {
             Ok(handle) => handle,
             Err(e) => return Some(Err(e)),
         };
-        if let Err(e) = check_write(&handle, fh, offset, data) {
+        if let Err(e) = check_write(&handle, fh, offset, data, mapped) {
             return Some(Err(e));
         }
         // A stale size would put an append in the wrong place.
@@ -276,10 +279,10 @@ impl Vfs {
     /// Stages `data`, waiting for room if there is none. See [`Vfs::try_write`].
     pub async fn write(&self, fh: Fh, offset: u64, data: &[u8], mapped: bool) -> Result<u32, VfsError> {
         let handle = self.handles.file(fh)?;
-        check_write(&handle, fh, offset, data)?;
         if handle.append && Self::is_published(&handle.file) {
             self.freshen(&handle.file, 0).await?;
         }
+        check_write(&handle, fh, offset, data, mapped)?;
         let mut done = 0;
         let deadline = tokio::time::Instant::now() + STAGING_WAIT;
         loop {
@@ -425,11 +428,12 @@ impl Vfs {
     }
 }
 
-fn check_write(handle: &FileHandle, fh: Fh, offset: u64, data: &[u8]) -> Result<(), VfsError> {
+fn check_write(handle: &FileHandle, fh: Fh, offset: u64, data: &[u8], mapped: bool) -> Result<(), VfsError> {
     if !handle.writable {
         return Err(VfsError::BadHandle(fh));
     }
-    match offset.checked_add(data.len() as u64) {
+    let start = if handle.append && !mapped { handle.file.lock().append_at() } else { offset };
+    match start.checked_add(data.len() as u64) {
         Some(end) if end <= FILE_BYTES_MAX => Ok(()),
         _ => Err(VfsError::TooLarge),
     }

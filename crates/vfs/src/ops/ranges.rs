@@ -136,6 +136,7 @@ impl Vfs {
         let MetaReply::Cloned(cloned) = self.write_op(WriteOp::Clone(range)).await? else {
             return Err(VfsError::OddAnswer("a copy of extents"));
         };
+        self.names.changed_here(target.ino);
         let mut state = target.lock();
         let before = state.attr.version;
         if state.take_clone(&cloned) {

@@ -32,7 +32,9 @@ impl Vfs {
                 None => Err(no_attribute()),
             };
         }
-        if is_acl(&name) && self.names.told(ino).is_some_and(|told| told.has_acl == Some(false)) {
+        if is_acl(&name)
+            && self.names.told(ino).is_some_and(|told| told.passes_on.is_some_and(|p| !p.has_acl))
+        {
             return Err(no_attribute());
         }
         let file = self.file(ino);
@@ -85,8 +87,9 @@ impl Vfs {
         }
         let changes_mode = is_acl(&name);
         self.write_op(WriteOp::SetXattr { ino, name, value, mode, drops_set_gid }).await?;
-        if changes_mode {
-            self.names.attributes_changed(ino);
+        match changes_mode {
+            true => self.names.attributes_changed(ino),
+            false => self.names.changed_here(ino),
         }
         Ok(())
     }
@@ -97,8 +100,9 @@ impl Vfs {
         self.publish_if_new(ino).await?;
         let changes_mode = is_acl(&name);
         self.write_op(WriteOp::RemoveXattr { ino, name }).await?;
-        if changes_mode {
-            self.names.attributes_changed(ino);
+        match changes_mode {
+            true => self.names.attributes_changed(ino),
+            false => self.names.changed_here(ino),
         }
         Ok(())
     }

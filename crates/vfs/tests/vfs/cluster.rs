@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dfs_client::{ClientError, DataClient, EventHandler, MetaClient};
 use dfs_metastore::{Durability, Store, StoreError};
 use dfs_namespace::{OpError, WriteContext};
-use dfs_proto::meta::{ClusterOp, InodeRange, ReadOp, Space, VolumeReach};
+use dfs_proto::meta::{ClusterOp, InodeRange, ReadOp, Space, VolumeReach, WriteOp};
 use dfs_proto::{
     BlobId, BlobKey, BlobOrigin, BlobRef, ErrorCode, Event, EventCursor, Ino, Md5, MetaOp, MetaReply, Seq,
     SessionId, Timestamp, VolumeId, VolumeInfo, WireError,
@@ -23,6 +23,9 @@ pub const WRITE: OpenFlags = OpenFlags { read: false, write: true, ..READ };
 pub const READ_WRITE: OpenFlags = OpenFlags { write: true, ..READ };
 pub const TRUNCATE: OpenFlags = OpenFlags { truncate: true, ..WRITE };
 pub const APPEND: OpenFlags = OpenFlags { append: true, ..WRITE };
+
+/// Room that the nodes say they have.
+pub const FREE_BYTES: u64 = 1 << 40;
 
 pub struct Cluster {
     store: Store,
@@ -81,11 +84,22 @@ impl Cluster {
         self.blobs.lock().unwrap().len()
     }
 
+    /// Waits until every open that mounts had noted has been closed.
+    pub async fn nothing_is_open(&self) {
+        for _ in 0..1000 {
+            if self.opens.lock().unwrap().values().all(|n| *n == 0) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        panic!("opens that were never closed: {:?}", self.opens.lock().unwrap());
+    }
+
     fn count(&self, op: &MetaOp) {
         let what = match op {
             MetaOp::Read(ReadOp::Open { .. }) => "open",
             MetaOp::Read(_) => "read",
-            MetaOp::Write(dfs_proto::meta::WriteOp::Commit(_)) => "commit",
+            MetaOp::Write(WriteOp::Commit(_)) => "commit",
             MetaOp::Write(_) => "write",
             MetaOp::Cluster(_) => "cluster",
         };
@@ -107,6 +121,9 @@ impl Cluster {
             }
             MetaOp::Write(op) => {
                 let cluster = self.clone();
+                if let WriteOp::MakeUnnamed(make) = &op {
+                    *self.opens.lock().unwrap().entry(make.ino).or_default() += 1;
+                }
                 let written = self.store.write(Durability::Process, move |txn| {
                     let mut changes = Vec::new();
                     let is_open = |ino| cluster.opens.lock().unwrap().get(&ino).is_some_and(|n| *n > 0);
@@ -143,9 +160,12 @@ impl Cluster {
                 *open = open.checked_sub(count).expect("nothing is closed more often than it was opened");
                 Ok(MetaReply::Done)
             }
-            ClusterOp::Space => {
-                Ok(MetaReply::Space(Space { total_bytes: 1, free_bytes: 1, inodes: 1, nodes: Vec::new() }))
-            }
+            ClusterOp::Space => Ok(MetaReply::Space(Space {
+                total_bytes: FREE_BYTES,
+                free_bytes: FREE_BYTES,
+                inodes: 1,
+                nodes: Vec::new(),
+            })),
             other => panic!("a mount does not ask for {other:?} by itself"),
         }
     }

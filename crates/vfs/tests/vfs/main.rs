@@ -5,6 +5,7 @@ mod cluster;
 mod collisions;
 mod model;
 mod publishing;
+mod regressions;
 
 use cluster::{CALLER, READ, WRITE};
 use dfs_proto::{Ino, Name};

@@ -1,0 +1,165 @@
+//! What random sequences of operations have found.
+
+use crate::cluster::{APPEND, CALLER, Cluster, READ, READ_WRITE, WRITE};
+use crate::{close, content, name, names, store, write_all};
+use dfs_proto::limits::FILE_BYTES_MAX;
+use dfs_proto::meta::{AttrChanges, RenameMode};
+use dfs_proto::{CollisionPolicy, ErrorCode, Ino};
+use dfs_vfs::{Allocation, Fh, Listed, OpenFlags, Vfs, VfsConfig};
+
+fn replacing() -> VfsConfig {
+    VfsConfig { collision: CollisionPolicy::Replace, ..VfsConfig::default() }
+}
+
+fn size(size: u64) -> AttrChanges {
+    AttrChanges { size: Some(size), ..AttrChanges::default() }
+}
+
+/// Entries after `cookie`, at most `room`.
+async fn list(vfs: &Vfs, fh: Fh, cookie: u64, room: usize) -> Vec<Listed> {
+    let mut page: Vec<Listed> = Vec::new();
+    let fill = |entry: &Listed| {
+        let fits = page.len() < room;
+        if fits {
+            page.push(entry.clone());
+        }
+        fits
+    };
+    vfs.readdir(fh, cookie, fill).await.unwrap();
+    page
+}
+
+#[tokio::test]
+async fn regression_an_append_after_ftruncate_goes_to_the_new_end() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(VfsConfig::default());
+    let ino = store(&vfs, "log", b"").await;
+    let fh = vfs.open(CALLER, ino, APPEND).await.unwrap().fh;
+    vfs.setattr(CALLER, ino, size(1), Some(fh)).await.unwrap();
+    write_all(&vfs, fh, 0, b"abc").await;
+    assert_eq!(content(&vfs, "log").await.unwrap(), b"\0abc");
+    close(&vfs, fh).await.unwrap();
+    assert_eq!(content(&vfs, "log").await.unwrap(), b"\0abc");
+}
+
+#[tokio::test]
+async fn regression_appends_end_where_files_do() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(VfsConfig::default());
+    let ino = store(&vfs, "f", b"").await;
+    vfs.setattr(CALLER, ino, size(FILE_BYTES_MAX), None).await.unwrap();
+    let fh = vfs.open(CALLER, ino, APPEND).await.unwrap().fh;
+    let refused = vfs.write(fh, 0, b"x", false).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::TooLarge);
+    close(&vfs, fh).await.unwrap();
+}
+
+#[tokio::test]
+async fn regression_a_new_file_keeps_the_time_of_its_making() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(VfsConfig::default());
+    let made = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap();
+    let other = vfs.create(CALLER, Ino::ROOT, &name("later"), 0o644, WRITE).await.unwrap();
+    close(&vfs, made.opened.fh).await.unwrap();
+    close(&vfs, other.opened.fh).await.unwrap();
+    assert_eq!(vfs.getattr(made.attr.ino).await.unwrap().mtime, made.attr.mtime);
+}
+
+#[tokio::test]
+async fn regression_a_group_set_before_the_close_stays_in_a_set_group_id_directory() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(VfsConfig::default());
+    let dir = vfs.mkdir(CALLER, Ino::ROOT, &name("d"), 0o2775).await.unwrap();
+    let group = |gid| AttrChanges { gid: Some(gid), ..AttrChanges::default() };
+    vfs.setattr(CALLER, dir.ino, group(50), None).await.unwrap();
+    vfs.setattr(CALLER, dir.ino, AttrChanges { mode: Some(0o2775), ..AttrChanges::default() }, None)
+        .await
+        .unwrap();
+    let made = vfs.create(CALLER, dir.ino, &name("f"), 0o644, WRITE).await.unwrap();
+    assert_eq!(made.attr.gid, 50, "the group of the directory is passed on at once");
+    vfs.setattr(CALLER, made.attr.ino, group(60), None).await.unwrap();
+    close(&vfs, made.opened.fh).await.unwrap();
+    assert_eq!(vfs.getattr(made.attr.ino).await.unwrap().gid, 60);
+    let made = vfs.create(CALLER, dir.ino, &name("g"), 0o644, WRITE).await.unwrap();
+    vfs.setattr(CALLER, dir.ino, group(70), None).await.unwrap();
+    close(&vfs, made.opened.fh).await.unwrap();
+    assert_eq!(vfs.getattr(made.attr.ino).await.unwrap().gid, 50, "the file was there before");
+}
+
+#[tokio::test]
+async fn regression_a_rename_that_fails_publishes_nothing_and_one_that_replaces_needs_not() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.mount(replacing()), cluster.mount(replacing()));
+    let fh = a.create(CALLER, Ino::ROOT, &name("new"), 0o644, WRITE).await.unwrap().opened.fh;
+    write_all(&a, fh, 0, b"half").await;
+    let to = name("new");
+    let refused = a.rename(Ino::ROOT, &name("none"), Ino::ROOT, &to, RenameMode::Replace).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::NotFound);
+    assert!(names(&b, Ino::ROOT).await.is_empty());
+    store(&a, "whole", b"whole").await;
+    let commits = cluster.calls_of("commit");
+    a.rename(Ino::ROOT, &name("whole"), Ino::ROOT, &to, RenameMode::Replace).await.unwrap();
+    close(&a, fh).await.unwrap();
+    assert_eq!(cluster.calls_of("commit"), commits, "what was replaced was never published");
+    assert_eq!(content(&b, "new").await.unwrap(), b"whole");
+    assert_eq!(names(&a, Ino::ROOT).await, ["new"]);
+}
+
+#[tokio::test]
+async fn regression_a_listing_shows_no_entry_as_it_was_before() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(replacing());
+    store(&vfs, "a", b"1").await;
+    let first = store(&vfs, "b", b"22").await;
+    store(&vfs, "c", b"333").await;
+    let fh = vfs.opendir(Ino::ROOT).await.unwrap();
+    let begun = list(&vfs, fh, 0, 3).await;
+    vfs.rename(Ino::ROOT, &name("b"), Ino::ROOT, &name("a"), RenameMode::Replace).await.unwrap();
+    let second = store(&vfs, "b", b"another").await;
+    let grown = vfs.lookup(Ino::ROOT, &name("c")).await.unwrap();
+    vfs.setattr(CALLER, grown.ino, size(5), None).await.unwrap();
+    let rest = list(&vfs, fh, begun.last().unwrap().cookie, 10).await;
+    let shown: Vec<_> = rest.iter().map(|l| (l.entry.clone().unwrap(), l.attr.ino, l.attr.size)).collect();
+    assert_eq!(shown, [(name("b"), second, 7), (name("c"), grown.ino, 5)]);
+    assert_ne!(first, second);
+    vfs.releasedir(fh);
+}
+
+#[tokio::test]
+async fn regression_a_file_that_is_closed_during_a_listing_is_listed() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(VfsConfig::default());
+    let (mut open, flags) = (Vec::new(), OpenFlags { read: true, ..READ_WRITE });
+    for file in ["a", "b", "c"] {
+        open.push(vfs.create(CALLER, Ino::ROOT, &name(file), 0o644, flags).await.unwrap().opened.fh);
+    }
+    let fh = vfs.opendir(Ino::ROOT).await.unwrap();
+    let mut listed = list(&vfs, fh, 0, 3).await;
+    for fh in open {
+        close(&vfs, fh).await.unwrap();
+    }
+    listed.extend(list(&vfs, fh, listed.last().unwrap().cookie, 10).await);
+    let names: Vec<_> = listed.iter().map(|l| String::from_utf8_lossy(&l.name)).collect();
+    assert_eq!(names, [".", "..", "a", "b", "c"]);
+    vfs.releasedir(fh);
+    let fh = vfs.open(CALLER, listed[2].attr.ino, READ).await.unwrap().fh;
+    close(&vfs, fh).await.unwrap();
+}
+
+#[tokio::test]
+async fn regression_holes_as_large_as_a_file_can_be_are_counted() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(VfsConfig::default());
+    let ino = store(&vfs, "f", b"x").await;
+    let fh = vfs.open(CALLER, ino, READ_WRITE).await.unwrap().fh;
+    write_all(&vfs, fh, FILE_BYTES_MAX - 1, b"y").await;
+    // What the copy leaves of the published content is not known until it is asked for.
+    assert_eq!(vfs.copy_range(fh, 0, fh, 10, 1).await.unwrap(), 1);
+    for _ in 0..3 {
+        vfs.fallocate(fh, 0, FILE_BYTES_MAX, Allocation::PunchHole).await.unwrap();
+    }
+    vfs.setattr(CALLER, ino, size(0), Some(fh)).await.unwrap();
+    close(&vfs, fh).await.unwrap();
+    let attr = vfs.getattr(ino).await.unwrap();
+    assert_eq!((attr.size, attr.allocated), (0, 0));
+}
