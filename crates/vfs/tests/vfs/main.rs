@@ -4,8 +4,10 @@
 mod cluster;
 mod collisions;
 mod model;
+mod posix;
 mod publishing;
 mod regressions;
+mod whole;
 
 use cluster::{CALLER, READ, WRITE};
 use dfs_proto::{Ino, Name};
