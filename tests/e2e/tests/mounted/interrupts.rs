@@ -56,6 +56,29 @@ fn a_writer_in_fsync_can_be_killed_and_its_data_is_stored_later() {
     });
 }
 
+/// A program that crashes is gone within seconds, also when what it had written cannot be stored for now. That
+/// is stored later. (One that exits by itself waits: what it has written is there for whoever comes next.)
+#[test]
+fn a_program_that_crashes_does_not_wait_for_what_it_had_open() {
+    let mut bed = Bed::new();
+    let (a, b) = (bed.mount(), bed.mount());
+    fs::write(a.join("before"), "x").unwrap();
+    let silent = Silent::nodes(&mut bed);
+    let script = "import os,resource,sys
+resource.setrlimit(resource.RLIMIT_CORE,(0,0))
+f=os.open(sys.argv[1],os.O_WRONLY|os.O_CREAT)
+os.write(f,b'written before the crash')
+os.abort()
+";
+    let mut program = Python::start(script, &[&a.join("f")]);
+    assert_eq!(program.ends_soon().signal(), Some(libc::SIGABRT));
+    silent.end(&mut bed);
+    wait_for("what the program had written", || match fs::read(b.join("f")) {
+        Ok(content) if content == b"written before the crash" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
 /// A program that catches Ctrl-C is told within seconds also while it waits for a master that is away: the
 /// operation fails with EINTR and the program's own handler runs.
 #[test]
