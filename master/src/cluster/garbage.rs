@@ -187,13 +187,15 @@ fn timestamp(wall_ms: u64) -> Timestamp {
 mod tests {
     use super::*;
     use crate::config::{Config, SharedClock};
+    use crate::meta::execute_one;
     use async_trait::async_trait;
     use bytes::Bytes;
     use dfs_client::{ClientError, FetchedBlob, PutBlob};
     use dfs_metastore::Store;
     use dfs_proto::blob::{CheckReply, CopyStatus, DeleteReply, PullReply, PullRequest};
+    use dfs_proto::meta::{CloneRange, Collision, Commit, CommitSize, Create, WriteOp};
     use dfs_proto::node::RegisterRequest;
-    use dfs_proto::{BlobRef, ErrorCode, Extent, Ino, Md5, PutAck, Seq};
+    use dfs_proto::{BlobRef, CollisionPolicy, ErrorCode, Extent, Ino, Md5, MetaOp, MetaReply, PutAck, Seq};
     use dfs_service::ManualClock;
     use parking_lot::Mutex;
 
@@ -355,6 +357,59 @@ mod tests {
         s.clock.advance_ms(GRACE_MS + 1);
         assert_eq!(s.collect().await, 0);
         assert_eq!(*s.nodes.told.lock(), []);
+        assert_eq!(s.left().await, 0);
+    }
+
+    /// A file of one byte; empty without a blob.
+    async fn put(s: &Scene, name: &str, blob: Option<BlobRef>) -> Ino {
+        let extent = |blob| Extent { offset: 0, length: 1, blob: Some(blob), blob_offset: 0 };
+        let commit = Commit {
+            ino: Ino(0),
+            create: Some(Create {
+                parent: Ino::ROOT,
+                name: name.try_into().unwrap(),
+                mode: 0o600,
+                umask: 0,
+                uid: 0,
+                gid: 0,
+                collision: Collision::Explicit(CollisionPolicy::Replace),
+            }),
+            truncate_to: None,
+            extents: blob.map(extent).into_iter().collect(),
+            size: CommitSize::Exactly(u64::from(blob.is_some())),
+            append_from: None,
+            mtime: None,
+            md5: None,
+            locked_by: None,
+            durable: false,
+        };
+        match execute_one(&s.master, MetaOp::Write(WriteOp::Commit(commit))).await.unwrap() {
+            MetaReply::Committed(committed) => committed.attr.ino,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn remove(s: &Scene, name: &str) {
+        let unlink = WriteOp::Unlink { parent: Ino::ROOT, name: name.try_into().unwrap() };
+        execute_one(&s.master, MetaOp::Write(unlink)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_blob_goes_with_the_last_of_the_copies_that_share_it() {
+        let s = scene().await;
+        let grant = s.master.cluster.grants(1, &[]).await.unwrap().remove(0);
+        let id = BlobId { volume: grant.volume.id, key: grant.first_key };
+        let source = put(&s, "source", Some(BlobRef { id, seq: Seq(1), length: 1, md5: Md5([0; 16]) })).await;
+        let target = put(&s, "target", None).await;
+        let (source_offset, target_offset, length, locked_by) = (0, 0, 1, None);
+        let clone = CloneRange { source, source_offset, target, target_offset, length, locked_by };
+        execute_one(&s.master, MetaOp::Write(WriteOp::Clone(clone))).await.unwrap();
+        for (name, told) in [("source", 0), ("target", 2)] {
+            remove(&s, name).await;
+            s.clock.advance_ms(GRACE_MS + 1);
+            s.collect().await;
+            assert_eq!(s.nodes.told.lock().len(), told, "after the end of the {name}");
+        }
         assert_eq!(s.left().await, 0);
     }
 }
