@@ -30,7 +30,8 @@ CREATE INDEX file_lock_by_session ON file_lock (session, ino);
 /// What brings tables of version 1 to version 2, those of version 2 to version 3, and so on up to [`VERSION`].
 ///
 /// 2: inodes say whether they have access control lists, and of `system.` there are no other attributes; files
-/// have locks.
+/// have locks. Sessions end: their clients speak the protocol of version 1, and so do the results that are kept for
+/// them.
 const STEPS: [&str; VERSION as usize - 1] = [concat!(
     "
 ALTER TABLE inode ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;
@@ -39,6 +40,8 @@ DELETE FROM xattr WHERE name >= CAST('system.' AS BLOB) AND name < CAST('system/
 UPDATE inode SET flags = 1 WHERE ino IN (SELECT ino FROM xattr
     WHERE name IN (CAST('system.posix_acl_access' AS BLOB), CAST('system.posix_acl_default' AS BLOB)));
 ALTER TABLE totals ADD COLUMN locks INTEGER NOT NULL DEFAULT 0;
+DELETE FROM session;
+DELETE FROM call_result;
 ",
     file_lock!(),
 )];

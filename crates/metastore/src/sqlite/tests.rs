@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::conformance;
-use crate::row::InodeRow;
+use crate::row::{InodeRow, SessionRow};
 use crate::seam::Counter;
 use crate::store::Store;
-use dfs_proto::Ino;
+use dfs_proto::{Ino, SessionId};
 use std::collections::BTreeSet;
 use tempfile::TempDir;
 
@@ -101,7 +101,9 @@ fn tables_of_version_1_are_brought_up_with_what_is_in_them() {
         written.iter().try_for_each(|row| txn.put_inode(row))?;
         txn.put_xattr(Ino(7), b"user.a", b"1")?;
         txn.put_xattr(Ino(7), b"system.other", b"1")?;
-        txn.put_xattr(Ino(8), b"system.posix_acl_access", b"1")
+        txn.put_xattr(Ino(8), b"system.posix_acl_access", b"1")?;
+        txn.put_session(&SessionRow { id: SessionId(1), client: "old".into() })?;
+        txn.put_call_result(SessionId(1), 1, b"1")
     };
     store.write_blocking(Durability::Process, write).unwrap();
     store.close();
@@ -119,6 +121,8 @@ fn tables_of_version_1_are_brought_up_with_what_is_in_them() {
             Ok::<_, StoreError>((found, txn.xattr_names(Ino(7))?, txn.xattr_names(Ino(8))?))
         };
         let (found, plain, listed) = store.read_blocking(read).unwrap();
+        assert_eq!(store.read_blocking(|txn| txn.sessions()), Ok(vec![]));
+        assert_eq!(store.read_blocking(|txn| txn.call_result(SessionId(1), 1)), Ok(None));
         let [first, second] = rows.clone();
         assert_eq!(found, [Some(first), Some(InodeRow { has_acl: true, ..second })]);
         assert_eq!((plain, listed), (vec![b"user.a".to_vec()], vec![b"system.posix_acl_access".to_vec()]));
