@@ -127,6 +127,35 @@ print(sorted(os.listdir(sys.argv[1])))
     assert!(program.ends_soon().success());
 }
 
+/// The same for a program that gets signals all the time while it works: interrupts meet requests before they
+/// are known, while they are served and after they were answered.
+#[test]
+fn a_program_with_a_fast_timer_does_its_work() {
+    let mut bed = Bed::new();
+    let a = bed.mount();
+    let script = "import os,signal,sys
+ticks=0
+def tick(*_):
+  global ticks
+  ticks+=1
+signal.signal(signal.SIGALRM,tick)
+signal.setitimer(signal.ITIMER_REAL,0.0005,0.0005)
+os.chdir(sys.argv[1])
+for i in range(200):
+  os.mkdir('d')
+  with open('d/new','w') as f: f.write(str(i))
+  os.rename('d/new','d/old')
+  os.truncate('d/old',1)
+  assert os.stat('d/old').st_size==1 and open('d/old').read()==str(i)[0]
+  os.unlink('d/old')
+  os.rmdir('d')
+signal.setitimer(signal.ITIMER_REAL,0)
+print('done',ticks>200)
+";
+    let mut program = Python::start(script, &[&a]);
+    assert_eq!(program.line(), "done True");
+}
+
 #[cfg(target_arch = "x86_64")]
 const MKDIR: libc::c_long = libc::SYS_mkdir;
 #[cfg(not(target_arch = "x86_64"))]
