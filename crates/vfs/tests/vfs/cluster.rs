@@ -13,7 +13,7 @@ use dfs_proto::{
 };
 use dfs_vfs::{Caller, OpenFlags, Vfs, VfsConfig};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 pub const CALLER: Caller = Caller { uid: 1000, gid: 1000, pid: 1, umask: 0o022 };
@@ -37,6 +37,10 @@ pub struct Cluster {
     pub calls: Mutex<HashMap<&'static str, usize>>,
     /// Whole blobs fetched so far.
     pub gets: AtomicUsize,
+    /// Bytes that the cluster can still take.
+    pub free_bytes: AtomicU64,
+    /// By how much the master's clock is ahead of that of the mounts, s.
+    pub clock_ahead_s: AtomicI64,
     /// How many of the next puts fail.
     pub failing_puts: AtomicUsize,
     /// What was asked to be durable.
@@ -58,6 +62,8 @@ impl Cluster {
             mounts: Mutex::default(),
             calls: Mutex::default(),
             gets: AtomicUsize::new(0),
+            free_bytes: AtomicU64::new(FREE_BYTES),
+            clock_ahead_s: AtomicI64::new(0),
             failing_puts: AtomicUsize::new(0),
             durable: Mutex::default(),
         })
@@ -100,6 +106,7 @@ impl Cluster {
             MetaOp::Read(ReadOp::Open { .. }) => "open",
             MetaOp::Read(_) => "read",
             MetaOp::Write(WriteOp::Commit(_)) => "commit",
+            MetaOp::Write(WriteOp::Accessed { .. }) => "accessed",
             MetaOp::Write(_) => "write",
             MetaOp::Cluster(_) => "cluster",
         };
@@ -121,19 +128,19 @@ impl Cluster {
             }
             MetaOp::Write(op) => {
                 let cluster = self.clone();
-                if let WriteOp::MakeUnnamed(make) = &op {
-                    *self.opens.lock().unwrap().entry(make.ino).or_default() += 1;
-                }
                 let written = self.store.write(Durability::Process, move |txn| {
                     let mut changes = Vec::new();
                     let is_open = |ino| cluster.opens.lock().unwrap().get(&ino).is_some_and(|n| *n > 0);
                     let mut context = WriteContext {
-                        now: Timestamp::now(),
+                        now: cluster.now(),
                         session: Some(SessionId(me)),
                         is_open: &is_open,
                         changes: &mut changes,
                     };
                     let reply = dfs_namespace::write(txn, &mut context, &op)?;
+                    if let WriteOp::MakeUnnamed(make) = &op {
+                        *cluster.opens.lock().unwrap().entry(make.ino).or_default() += 1;
+                    }
                     Ok::<_, OpError>((reply, changes))
                 });
                 let (reply, changes) = written.await.map_err(WireError::from)?;
@@ -142,6 +149,25 @@ impl Cluster {
             }
             MetaOp::Cluster(op) => self.cluster_op(op).await,
         }
+    }
+
+    fn now(&self) -> Timestamp {
+        let now = Timestamp::now();
+        Timestamp { secs: now.secs + self.clock_ahead_s.load(Ordering::SeqCst), ..now }
+    }
+
+    /// Whether the namespace still has the inode, once what nobody has open or named has been removed.
+    pub async fn has_inode(self: &Arc<Self>, ino: Ino) -> bool {
+        let cluster = self.clone();
+        let reaped = self.store.write(Durability::Process, move |txn| {
+            let is_open = |ino| cluster.opens.lock().unwrap().get(&ino).is_some_and(|n| *n > 0);
+            let (now, mut changes) = (cluster.now(), Vec::new());
+            let mut context = WriteContext { now, session: None, is_open: &is_open, changes: &mut changes };
+            dfs_namespace::reap_orphan(txn, &mut context, ino, 1000)
+        });
+        assert!(reaped.await.unwrap());
+        let op = ReadOp::GetAttr { ino };
+        self.store.read(move |txn| dfs_namespace::read(txn, None, &op)).await.is_ok()
     }
 
     async fn cluster_op(&self, op: ClusterOp) -> Result<MetaReply, WireError> {
@@ -160,12 +186,15 @@ impl Cluster {
                 *open = open.checked_sub(count).expect("nothing is closed more often than it was opened");
                 Ok(MetaReply::Done)
             }
-            ClusterOp::Space => Ok(MetaReply::Space(Space {
-                total_bytes: FREE_BYTES,
-                free_bytes: FREE_BYTES,
-                inodes: 1,
-                nodes: Vec::new(),
-            })),
+            ClusterOp::Space => {
+                let free_bytes = self.free_bytes.load(Ordering::SeqCst);
+                Ok(MetaReply::Space(Space {
+                    total_bytes: FREE_BYTES,
+                    free_bytes,
+                    inodes: 1,
+                    nodes: Vec::new(),
+                }))
+            }
             other => panic!("a mount does not ask for {other:?} by itself"),
         }
     }

@@ -3,10 +3,15 @@
 
 mod cluster;
 mod collisions;
+mod limits;
 mod model;
+mod modes;
 mod posix;
 mod publishing;
+mod ranges;
 mod regressions;
+mod times;
+mod unnamed;
 mod whole;
 
 use cluster::{CALLER, READ, WRITE};
@@ -83,4 +88,13 @@ pub async fn names(vfs: &Vfs, dir: Ino) -> Vec<String> {
     all.drain(..2);
     all.sort();
     all
+}
+
+/// Waits until `condition` holds.
+pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !condition().await {
+        assert!(std::time::Instant::now() < deadline, "not within 20 s: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
