@@ -81,7 +81,7 @@ impl Vfs {
         }
     }
 
-    async fn setattr_file(
+    pub(super) async fn setattr_file(
         &self,
         file: &Arc<File>,
         mut changes: AttrChanges,

@@ -11,7 +11,7 @@ use crate::staging::Buffer;
 use crate::vfs::Vfs;
 use bytes::Bytes;
 use dfs_proto::limits::{BLOB_BYTES_MAX, FILE_BYTES_MAX};
-use dfs_proto::meta::{Collision, Create, ReadOp};
+use dfs_proto::meta::{AttrChanges, Collision, Create, ReadOp};
 use dfs_proto::{Attr, CollisionPolicy, FileKind, Ino, MetaReply, Name, Version};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,6 +28,19 @@ enum Staged {
     All,
     /// Bytes taken until there was no more room.
     Some(usize),
+}
+
+/// The mode of a file whose content `caller` changes: without privileges set-user-id goes, and set-group-id where
+/// the group may execute. Only root is taken to have CAP_FSETID; more is not known of who asks.
+fn without_set_id(caller: Caller, mode: u16) -> u16 {
+    const SET_UID: u16 = 0o4000;
+    const SET_GID_WITH_EXEC: u16 = 0o2010;
+    const SET_GID: u16 = 0o2000;
+    match mode {
+        _ if caller.uid == 0 => mode,
+        _ if mode & SET_GID_WITH_EXEC == SET_GID_WITH_EXEC => mode & !(SET_UID | SET_GID),
+        _ => mode & !SET_UID,
+    }
 }
 
 impl Vfs {
@@ -162,7 +175,7 @@ impl Vfs {
         if let Some(file) = self.hold_if(ino, |state| state.is_new()) {
             // Still the same whole new file: nobody else has seen it.
             if flags.truncate {
-                file.lock().truncate(0, self.clock.now());
+                self.empty(caller, &file).await?;
             }
             return Ok(self.handle_for(file, flags, None));
         }
@@ -171,9 +184,32 @@ impl Vfs {
         }
         let file = self.open_published(ino).await?;
         if flags.truncate {
-            file.lock().truncate(0, self.clock.now());
+            self.empty(caller, &file).await?;
         }
         Ok(self.handle_for(file, flags, None))
+    }
+
+    /// O_TRUNC. Whoever changes content without privileges takes set-id bits away (inode(7)). The kernel sees to
+    /// that itself, but for the truncation that it hands over with an open. A failure lets the file go.
+    async fn empty(&self, caller: Caller, file: &Arc<File>) -> Result<(), VfsError> {
+        let mode = file.lock().attr.mode;
+        let left = without_set_id(caller, mode);
+        if left != mode {
+            let changes = AttrChanges { mode: Some(left), ..AttrChanges::default() };
+            let asked = self.names.ask();
+            match self.setattr_file(file, changes, true).await {
+                Ok(attr) => drop(self.tell_changed(attr, asked)),
+                Err(e) => {
+                    self.let_go(file);
+                    return Err(e);
+                }
+            }
+            if let Some(kernel) = self.kernel.get() {
+                kernel.drop_attributes(file.ino);
+            }
+        }
+        file.lock().truncate(0, self.clock.now());
+        Ok(())
     }
 
     async fn open_published(&self, ino: Ino) -> Result<Arc<File>, VfsError> {
@@ -230,7 +266,7 @@ impl Vfs {
         let create = Create {
             parent: known.parent,
             name,
-            mode: old.mode,
+            mode: without_set_id(caller, old.mode),
             umask: 0,
             uid: caller.uid,
             gid: self.passed_on(known.parent).await?.gid.unwrap_or(caller.gid),

@@ -10,4 +10,5 @@ mod contents;
 mod faults;
 mod interrupts;
 mod names;
+mod set_id;
 mod tmpfiles;
