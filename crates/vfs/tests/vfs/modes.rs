@@ -1,9 +1,9 @@
-use crate::cluster::{CALLER, Cluster, WRITE};
-use crate::{close, name};
+use crate::cluster::{CALLER, Cluster, TRUNCATE, WRITE};
+use crate::{close, name, store, write_all};
 use bytes::Bytes;
 use dfs_proto::meta::{AttrChanges, XattrMode};
-use dfs_proto::{ErrorCode, FileKind, Ino, Name};
-use dfs_vfs::{OpenFlags, Vfs, VfsConfig};
+use dfs_proto::{CollisionPolicy, ErrorCode, FileKind, Ino, Name};
+use dfs_vfs::{Caller, OpenFlags, Vfs, VfsConfig};
 
 const ACCESS: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
@@ -87,4 +87,27 @@ async fn the_absence_of_a_list_is_known_until_somebody_sets_one() {
     let _ = ask(ACCESS).await;
     assert_eq!(cluster.calls_in_all(), calls + 1);
     assert_eq!(b.getattr(ino).await.unwrap().mode, 0o660);
+}
+
+#[tokio::test]
+async fn regression_only_root_empties_a_file_and_leaves_its_set_id_bits() {
+    const ROOT: Caller = Caller { uid: 0, ..CALLER };
+    let replacing = || VfsConfig { collision: CollisionPolicy::Replace, ..VfsConfig::default() };
+    for (config, caller, before, stored_as, after) in [
+        (replacing(), CALLER, 0o6777, "tool", 0o777),
+        (replacing(), CALLER, 0o6767, "tool", 0o2767),
+        (replacing(), ROOT, 0o6777, "tool", 0o6777),
+        (VfsConfig::default(), CALLER, 0o6777, "tool-1", 0o777),
+    ] {
+        let cluster = Cluster::new().await;
+        let vfs = cluster.mount(config);
+        let ino = store(&vfs, "tool", b"old").await;
+        let changes = AttrChanges { mode: Some(before), ..AttrChanges::default() };
+        vfs.setattr(CALLER, ino, changes, None).await.unwrap();
+        let fh = vfs.open(caller, ino, TRUNCATE).await.unwrap().fh;
+        write_all(&vfs, fh, 0, b"new").await;
+        close(&vfs, fh).await.unwrap();
+        let attr = vfs.lookup(Ino::ROOT, &name(stored_as)).await.unwrap();
+        assert_eq!((attr.mode, attr.size), (after, 3), "{stored_as}, {before:o} before");
+    }
 }
