@@ -7,7 +7,7 @@ use crate::file::{File, FileState, Origin};
 use crate::handle::{FileHandle, Handles};
 use crate::inode_numbers::InodeNumbers;
 use crate::invalidate::KernelCaches;
-use crate::names::{Asked, Names};
+use crate::names::{Asked, Names, PassedOn};
 use crate::staging::{Budget, OpenBuffers};
 use crate::{AtimePolicy, Listed, VfsConfig, VfsError};
 use dfs_client::{DataClient, MetaClient};
@@ -105,6 +105,15 @@ impl Vfs {
         self.names.tell(&mut attr, asked, true);
         self.names.changed_here(attr.ino);
         attr
+    }
+
+    /// What new files take over from the inode, if that is known without asking: somebody would have told of a
+    /// change.
+    pub(crate) fn known_to_pass_on(&self, ino: Ino) -> Option<PassedOn> {
+        if !self.is_pushed() {
+            return None;
+        }
+        self.names.told(ino)?.passes_on
     }
 
     /// Notes that a file's content was read.

@@ -98,7 +98,7 @@ impl Vfs {
 
     /// What new files take over from the directory.
     async fn passed_on(&self, dir: Ino) -> Result<PassedOn, VfsError> {
-        match self.names.told(dir).and_then(|told| told.passes_on) {
+        match self.known_to_pass_on(dir) {
             Some(passed_on) => Ok(passed_on),
             None => Ok(PassedOn::of(&self.getattr(dir).await?)),
         }

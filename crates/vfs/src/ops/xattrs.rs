@@ -32,9 +32,7 @@ impl Vfs {
                 None => Err(no_attribute()),
             };
         }
-        if is_acl(&name)
-            && self.names.told(ino).is_some_and(|told| told.passes_on.is_some_and(|p| !p.has_acl))
-        {
+        if is_acl(&name) && self.known_to_pass_on(ino).is_some_and(|p| !p.has_acl) {
             return Err(no_attribute());
         }
         let file = self.file(ino);

@@ -1,6 +1,7 @@
 use crate::cluster::{CALLER, Cluster, TRUNCATE, WRITE};
 use crate::{close, name, store, write_all};
 use bytes::Bytes;
+use dfs_client::EventHandler;
 use dfs_proto::meta::{AttrChanges, XattrMode};
 use dfs_proto::{CollisionPolicy, ErrorCode, FileKind, Ino, Name};
 use dfs_vfs::{Caller, OpenFlags, Vfs, VfsConfig};
@@ -81,6 +82,12 @@ async fn the_absence_of_a_list_is_known_until_somebody_sets_one() {
         assert_eq!(ask(list).await.unwrap_err().code(), ErrorCode::NoAttribute);
     }
     assert_eq!(cluster.calls_in_all(), calls, "nobody had to be asked");
+    b.on_down();
+    b.getattr(ino).await.unwrap();
+    let calls = cluster.calls_in_all();
+    assert_eq!(ask(ACCESS).await.unwrap_err().code(), ErrorCode::NoAttribute);
+    assert_eq!(cluster.calls_in_all(), calls + 1, "changes are not heard of, so each time is asked");
+    b.on_reset();
     a.setxattr(ino, name(ACCESS), owner_and_group(), XattrMode::Any, false).await.unwrap();
     // Whether it is kept beside the mode or as the mode alone is the master's business: it is asked.
     let calls = cluster.calls_in_all();

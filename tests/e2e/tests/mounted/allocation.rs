@@ -43,9 +43,9 @@ fn read_write(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
 }
 
-/// fallocate(2) sets room aside (with and without FALLOC_FL_KEEP_SIZE), makes holes and makes zeros; what it
-/// cannot do, such as taking a range out, is EOPNOTSUPP and changes nothing. Other mounts see the same once
-/// the file is closed.
+/// fallocate(2) reserves (with and without FALLOC_FL_KEEP_SIZE), makes holes and makes zeros; what it cannot do,
+/// such as taking a range out, is EOPNOTSUPP and changes nothing. Other mounts see the same once the file is
+/// closed.
 #[test]
 fn fallocate_extends_punches_holes_and_makes_zeros() {
     let mut bed = Bed::new();
