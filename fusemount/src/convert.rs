@@ -1,5 +1,6 @@
 //! Values of the kernel's protocol as values of ours, and back.
 
+use bytes::Bytes;
 use dfs_proto::meta::{RenameMode, SetTime, XattrMode};
 use dfs_proto::{Attr, FileKind, Ino, Name, XattrName};
 use dfs_vfs::{Allocation, Caller, OpenFlags, Seek};
@@ -20,6 +21,13 @@ pub(crate) fn name(n: &OsStr) -> Result<Name, Errno> {
 
 pub(crate) fn xattr_name(n: &OsStr) -> Result<XattrName, Errno> {
     XattrName::new(n.as_bytes()).map_err(|e| crate::errno::errno_of_wire(&e))
+}
+
+/// Names as listxattr(2) returns them. Those of `trusted.` are for root only: others are told that such an attribute
+/// is not there when they ask for it (xattr(7)), so it should not be in their list either.
+pub(crate) fn xattr_list(names: &[XattrName], uid: u32) -> Bytes {
+    let is_listed = |name: &&XattrName| uid == 0 || !name.as_bytes().starts_with(b"trusted.");
+    names.iter().filter(is_listed).flat_map(|name| name.as_bytes().iter().copied().chain([0])).collect()
 }
 
 /// Who asks, with the umask that the request carries (0 where it carries none).
@@ -143,6 +151,13 @@ pub(crate) fn seek(whence: i32) -> Result<Seek, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trusted_attributes_are_listed_to_root_only() {
+        let names = ["trusted.a", "user.b", "security.c"].map(|n| XattrName::try_from(n).unwrap());
+        assert_eq!(xattr_list(&names, 0), "trusted.a\0user.b\0security.c\0");
+        assert_eq!(xattr_list(&names, 1000), "user.b\0security.c\0");
+    }
 
     #[test]
     fn access_modes_are_told_apart() {

@@ -204,7 +204,8 @@ pub enum WriteOp {
     },
     /// rename(2). -> [`MetaReply::Renamed`]
     Rename(Rename),
-    /// setxattr(2). `user.dfs.collision` on a directory sets its collision rule. -> [`MetaReply::Done`]
+    /// setxattr(2). `user.dfs.collision` on a directory sets its collision rule; `system.posix_acl_access` sets the
+    /// permission bits of the mode, too (acl(5)). -> [`MetaReply::Done`]
     SetXattr {
         /// The inode.
         ino: Ino,

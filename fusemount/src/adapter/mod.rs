@@ -8,7 +8,7 @@ mod init;
 
 use crate::convert::{
     allocation, caller, file_attr, file_type, ino, kind_of_mode, name, open_flags, permissions, rename_mode,
-    seek, set_time, xattr_mode, xattr_name,
+    seek, set_time, xattr_list, xattr_mode, xattr_name,
 };
 use crate::descriptors;
 use crate::errno::errno;
@@ -452,9 +452,9 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, request: &Request, inode: INodeNo, room: u32, reply: ReplyXattr) {
-        self.answer(request, Patience::Retried, "listxattr", reply, |vfs| async move {
-            let names = vfs.listxattr(ino(inode)).await?;
-            let value = names.iter().flat_map(|n| n.as_bytes().iter().copied().chain([0])).collect();
+        let uid = request.uid();
+        self.answer(request, Patience::Retried, "listxattr", reply, move |vfs| async move {
+            let value = xattr_list(&vfs.listxattr(ino(inode)).await?, uid);
             Ok(Valued { room, value })
         });
     }
