@@ -277,7 +277,7 @@ impl Filesystem for Adapter {
 
     fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         let pid = request.pid();
-        let others_open = move |n: &Name, inode| descriptors::has_open(pid, n, inode);
+        let others_open = move |_: &Name, inode| descriptors::has_open(pid, inode);
         self.answer(request, Patience::Closing, "close", reply, |vfs| async move {
             vfs.flush(fh(handle), others_open).await
         });

@@ -163,3 +163,17 @@ print('done',ticks>200)
 const MKDIR: libc::c_long = libc::SYS_mkdir;
 #[cfg(not(target_arch = "x86_64"))]
 const MKDIR: libc::c_long = libc::SYS_mkdirat;
+
+/// A program that starts another one with a new file still open (close-on-exec, as most languages open files)
+/// does not hang: closing the file within execve(2) works like any other close.
+#[test]
+fn regression_execve_that_closes_a_new_file_does_not_hang() {
+    let bed = &mut Bed::new();
+    let a = bed.mount();
+    let file = fs::File::create(a.join("lock")).unwrap();
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(std::process::Command::new("/bin/true").status()));
+    let status = wait.recv_timeout(std::time::Duration::from_secs(20)).expect("execve hangs").unwrap();
+    assert!(status.success());
+    drop(file);
+}
