@@ -193,10 +193,15 @@ impl Fleet {
 
     /// Mounts the cluster once more; returns where when the mount answers.
     pub async fn mount(&mut self) -> PathBuf {
+        self.mount_with(&[]).await
+    }
+
+    /// Mounts the cluster once more, with further flags; returns where when the mount answers.
+    pub async fn mount_with(&mut self, flags: &[&str]) -> PathBuf {
         let name = format!("mount{}", self.mounts.len());
         let at = self.folder().join("mnt").join(&name);
         std::fs::create_dir_all(&at).expect("a mount point can be made");
-        let args = [path_text(&at), "--master", &self.master_url, "--foreground"];
+        let args = [&[path_text(&at), "--master", &self.master_url, "--foreground"], flags].concat();
         let process = Process::start(Program::built(&name, "dfs-mount", &args), self.folder());
         self.mounts.push(Mount { process, at: at.clone() });
         let mount = self.mounts.last_mut().expect("it was just added");
