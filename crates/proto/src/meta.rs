@@ -347,6 +347,9 @@ pub struct Commit {
     pub append_from: Option<u64>,
     /// Modification time; the master's clock when there is none.
     pub mtime: Option<Timestamp>,
+    /// When the writer made the change that comes last (`ctime`). The master's clock counts instead when there
+    /// is none, when it is in the master's future, or when the file was changed after it.
+    pub ctime: Option<Timestamp>,
     /// MD5 of the whole content afterwards, when the writer knows it.
     pub md5: Option<Md5>,
     /// The session under which the writer holds locks on the file: `lock_lost` when that is not the caller's
@@ -381,6 +384,9 @@ pub struct Create {
     pub uid: u32,
     /// Group; see [`Make::gid`].
     pub gid: u32,
+    /// When the writer made the file: its birth and access time. The master's clock counts when there is none,
+    /// or when it is in the master's future.
+    pub born: Option<Timestamp>,
     /// What to do when the name is taken.
     pub collision: Collision,
 }

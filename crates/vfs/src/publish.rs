@@ -156,9 +156,12 @@ impl Vfs {
             buffer.uploaded().await?;
         }
         let extents = layer.extents().expect("every buffer was waited for");
-        let create = match &file.lock().origin {
-            Origin::New(create) => Some(create.clone()),
-            Origin::Published | Origin::Dropped => None,
+        let (create, ctime) = {
+            let state = file.lock();
+            match &state.origin {
+                Origin::New(create) => (Some(create.clone()), layer.ctime.max(Some(state.attr.ctime))),
+                Origin::Published | Origin::Dropped => (None, layer.ctime),
+            }
         };
         if durable {
             // What an edit leaves standing has to be as safe as what it adds.
@@ -175,6 +178,7 @@ impl Vfs {
             size: layer.commit_size(create.is_some()),
             append_from: layer.append_from.filter(|_| create.is_none() && layer.truncate_to.is_none()),
             mtime: layer.mtime,
+            ctime,
             md5: None,
             locked_by: None,
             durable,

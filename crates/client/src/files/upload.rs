@@ -102,12 +102,13 @@ async fn publish(
     };
     let commit = Commit {
         ino: Ino(0),
-        create: Some(Create { parent, name: name.clone(), mode, umask: 0, uid, gid, collision }),
+        create: Some(Create { parent, name: name.clone(), mode, umask: 0, uid, gid, born: None, collision }),
         truncate_to: None,
         extents,
         size: CommitSize::Exactly(bytes),
         append_from: None,
         mtime: None,
+        ctime: None,
         md5: Some(md5),
         locked_by: None,
         durable: false,

@@ -24,9 +24,8 @@ pub fn commit(
     context: &mut WriteContext<'_>,
     commit: &Commit,
 ) -> Result<MetaReply, OpError> {
-    if let Some(mtime) = commit.mtime {
-        check_time(mtime)?;
-    }
+    let born = commit.create.as_ref().and_then(|create| create.born);
+    [commit.mtime, commit.ctime, born].into_iter().flatten().try_for_each(check_time)?;
     match &commit.create {
         Some(create) => make_file(txn, context, commit, create),
         None => change_file(txn, context, commit),
@@ -58,6 +57,10 @@ fn make_file(
     let mut child = birth::child(txn, &parent, ino, wanted, context.now)?;
     let row = &mut child.row;
     row.mtime = commit.mtime.unwrap_or(context.now);
+    let now = context.now;
+    let not_later = |time: Option<Timestamp>| time.filter(|time| *time <= now).unwrap_or(now);
+    row.ctime = not_later(commit.ctime);
+    (row.btime, row.atime) = (not_later(create.born), not_later(create.born));
     row.md5 = commit.md5.filter(|_| layer.is_whole);
     content::apply(txn, row, &layer, context.now)?;
     child.put(txn)?;
@@ -127,6 +130,9 @@ fn change_file(
     };
     fetch::must_be_file(&row)?;
     let layer = Layer::of(commit, row.size)?;
+    // Who looks at the file between the change and its commit sees the time of the change: that time stays.
+    let is_later = |ctime: &Timestamp| row.ctime < *ctime && *ctime <= context.now;
+    let ctime = commit.ctime.filter(is_later).unwrap_or(context.now);
     // Set-id bits stay: who wrote, and when, is known to the kernel that mounts. It takes them away with the
     // write (write(2)), and a commit comes later, perhaps after the writer has set them on purpose.
     if layer.changes_content {
@@ -134,12 +140,12 @@ fn change_file(
         row.version = row.version.next();
         row.md5 = commit.md5.filter(|_| layer.is_whole);
         row.mtime = commit.mtime.unwrap_or(context.now);
-        row.ctime = context.now;
+        row.ctime = ctime;
         txn.put_inode(&row)?;
         context.changes.push(EventKind::Content(ino));
     } else if let Some(mtime) = commit.mtime.filter(|mtime| *mtime != row.mtime) {
         row.mtime = mtime;
-        row.ctime = context.now;
+        row.ctime = ctime;
         txn.put_inode(&row)?;
         context.changes.push(EventKind::Attr(ino));
     }

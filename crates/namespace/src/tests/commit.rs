@@ -149,6 +149,26 @@ on_each_store! {
         assert_eq!(Some(attr.mtime), mtime);
     }
 
+    fn a_change_keeps_its_time_unless_that_is_in_the_future_or_before_another_change(world) {
+        let ctime = Some(Timestamp { secs: 900, nanos: 1 });
+        let mut new = Commit { ctime, ..create(ROOT, "file", vec![data(0, 30, 1)], rename_rule()) };
+        let born = Timestamp { secs: 800, nanos: 0 };
+        new.create.as_mut().unwrap().born = Some(born);
+        let attr = world.commit(new).attr;
+        assert_eq!((attr.atime, attr.btime), (born, born));
+        assert_eq!((Some(attr.ctime), attr.mtime), (ctime, world.now()));
+        let later = Some(Timestamp { secs: 900, nanos: 2 });
+        let attr = world.commit(Commit { ctime: later, ..edit(attr.ino, vec![data(0, 1, 2)]) }).attr;
+        assert_eq!(Some(attr.ctime), later);
+        for wrong in [ctime, Some(Timestamp { secs: 5_000, nanos: 0 })] {
+            let attr = world.commit(Commit { ctime: wrong, ..edit(attr.ino, vec![data(0, 1, 3)]) }).attr;
+            assert_eq!(attr.ctime, world.now(), "{wrong:?}");
+        }
+        let ahead = Commit { ctime: Some(Timestamp { secs: 5_000, nanos: 0 }), ..edit(attr.ino, vec![]) };
+        let new = Commit { create: create(ROOT, "other", vec![], rename_rule()).create, ino: Ino(0), ..ahead };
+        assert_eq!(world.commit(new).attr.ctime, world.now());
+    }
+
     fn an_edit_that_changes_nothing_makes_no_version(world) {
         let ino = world.put(ROOT, "file", vec![data(0, 30, 1)]).attr.ino;
         let before = world.attr(ino);
@@ -345,6 +365,7 @@ on_each_store! {
             (Commit { truncate_to: Some(u64::MAX), ..ten() }, TooLarge),
             (Commit { append_from: Some(u64::MAX), ..ten() }, TooLarge),
             (Commit { mtime: Some(Timestamp { secs: 0, nanos: u32::MAX }), ..ten() }, InvalidArgument),
+            (Commit { ctime: Some(Timestamp { secs: 0, nanos: u32::MAX }), ..ten() }, InvalidArgument),
         ] {
             let text = format!("{commit:?}");
             assert_eq!(world.refused(&WriteOp::Commit(commit)), code, "{text}");

@@ -293,6 +293,7 @@ pub fn edit(ino: Ino, extents: Vec<Extent>) -> Commit {
         size: CommitSize::AtLeast(0),
         append_from: None,
         mtime: None,
+        ctime: None,
         md5: None,
         locked_by: None,
         durable: false,
@@ -302,7 +303,16 @@ pub fn edit(ino: Ino, extents: Vec<Extent>) -> Commit {
 /// A new file that ends where its extents do.
 pub fn create(parent: Ino, entry: &str, extents: Vec<Extent>, collision: Collision) -> Commit {
     let size = CommitSize::Exactly(extents.iter().map(Extent::end).max().unwrap_or(0));
-    let create = Create { parent, name: name(entry), mode: 0o644, umask: 0, uid: 1000, gid: 1000, collision };
+    let create = Create {
+        parent,
+        name: name(entry),
+        mode: 0o644,
+        umask: 0,
+        uid: 1000,
+        gid: 1000,
+        born: None,
+        collision,
+    };
     Commit { create: Some(create), size, ..edit(Ino(0), extents) }
 }
 

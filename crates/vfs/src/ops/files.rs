@@ -76,6 +76,7 @@ impl Vfs {
             umask: caller.umask,
             uid: caller.uid,
             gid: inherited.gid.unwrap_or(caller.gid),
+            born: Some(self.clock.now()),
             collision: Collision::Default(self.config.collision),
         };
         let file = self.make_here(create).await?;
@@ -106,7 +107,7 @@ impl Vfs {
 
     /// A file that exists here only, with one open.
     async fn make_here(&self, create: Create) -> Result<Arc<File>, VfsError> {
-        let now = self.clock.now();
+        let now = create.born.unwrap_or_else(|| self.clock.now());
         let attr = Attr {
             ino: self.numbers.take(&*self.meta).await?,
             kind: FileKind::File,
@@ -270,6 +271,7 @@ impl Vfs {
             umask: 0,
             uid: caller.uid,
             gid: self.passed_on(known.parent).await?.gid.unwrap_or(caller.gid),
+            born: Some(self.clock.now()),
             collision: Collision::Explicit(CollisionPolicy::Rename),
         };
         let file = self.make_here(create).await?;

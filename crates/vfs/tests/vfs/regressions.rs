@@ -65,6 +65,23 @@ async fn regression_a_new_file_keeps_the_time_of_its_making() {
     assert_eq!(vfs.getattr(made.attr.ino).await.unwrap().mtime, made.attr.mtime);
 }
 
+/// What a program saw of a file that it had just written stays true when the file is published.
+#[tokio::test]
+async fn regression_publishing_a_change_does_not_change_the_file_once_more() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(VfsConfig::default());
+    let made = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, READ_WRITE).await.unwrap();
+    close(&vfs, made.opened.fh).await.unwrap();
+    let closed = vfs.getattr(made.attr.ino).await.unwrap();
+    assert_eq!((closed.atime, closed.ctime), (made.attr.atime, made.attr.ctime));
+    let fh = vfs.open(CALLER, made.attr.ino, READ_WRITE).await.unwrap().fh;
+    write_all(&vfs, fh, 0, b"abc").await;
+    let written = vfs.getattr(made.attr.ino).await.unwrap();
+    close(&vfs, fh).await.unwrap();
+    let published = vfs.getattr(made.attr.ino).await.unwrap();
+    assert_eq!((published.mtime, published.ctime), (written.mtime, written.ctime));
+}
+
 #[tokio::test]
 async fn regression_a_group_set_before_the_close_stays_in_a_set_group_id_directory() {
     let cluster = Cluster::new().await;

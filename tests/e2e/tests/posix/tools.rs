@@ -20,8 +20,11 @@ pub fn tool(name: &str) -> PathBuf {
 /// `limit`; says whether it ended well.
 pub fn run(mut command: Command, limit: Duration) -> (bool, String) {
     let output = tempfile::NamedTempFile::new().unwrap();
+    // One description for both, or they would write over each other.
+    let stdout = output.reopen().unwrap();
+    let stderr = stdout.try_clone().unwrap();
     command.stdin(std::process::Stdio::null());
-    command.stdout(output.reopen().unwrap()).stderr(output.reopen().unwrap());
+    command.stdout(stdout).stderr(stderr);
     let mut child = command.spawn().unwrap();
     let ended = ended_within(&mut child, limit);
     if !ended {
