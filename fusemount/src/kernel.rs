@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc;
+use tokio::sync::oneshot;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Note {
@@ -18,11 +19,18 @@ enum Note {
     Entry(Ino, Name),
 }
 
+/// What is left for the thread.
+enum Message {
+    Note(Note),
+    /// Somebody waits for all notes before this one to have been told.
+    Told(oneshot::Sender<()>),
+}
+
 /// Notes taken from the channel at once; those that say the same are told to the kernel once.
 const BATCH_MAX: usize = 1024;
 
 pub(crate) struct KernelNotes {
-    notes: mpsc::Sender<Note>,
+    notes: mpsc::Sender<Message>,
 }
 
 impl KernelNotes {
@@ -35,31 +43,51 @@ impl KernelNotes {
 
     fn leave(&self, note: Note) {
         // The thread is gone only when the mount is.
-        let _ = self.notes.send(note);
+        let _ = self.notes.send(Message::Note(note));
+    }
+
+    fn leave_and_ask(&self, note: Note) -> oneshot::Receiver<()> {
+        let (told, waits) = oneshot::channel();
+        self.leave(note);
+        // Without the thread the receiver closes, which says the same.
+        let _ = self.notes.send(Message::Told(told));
+        waits
     }
 }
 
-fn run(notifier: &Notifier, waiting: &mpsc::Receiver<Note>) {
+fn run(notifier: &Notifier, waiting: &mpsc::Receiver<Message>) {
     while let Ok(first) = waiting.recv() {
-        let mut batch = HashSet::from([first]);
-        while batch.len() < BATCH_MAX
-            && let Ok(note) = waiting.try_recv()
-        {
-            batch.insert(note);
-        }
-        for note in batch {
-            let result = match &note {
-                // A negative offset leaves the pages alone.
-                Note::Attributes(ino) => notifier.inval_inode(INodeNo(ino.0), -1, 0),
-                Note::Pages(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
-                Note::Entry(parent, name) => {
-                    notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name.as_bytes()))
-                }
+        let mut batch = HashSet::new();
+        let mut next = Some(first);
+        let told = loop {
+            match next.take() {
+                Some(Message::Note(note)) => batch.insert(note),
+                Some(Message::Told(sender)) => break Some(sender),
+                None => break None,
             };
-            if let Err(e) = result {
-                log::debug!("the kernel did not take an invalidation: {e}");
+            if batch.len() < BATCH_MAX {
+                next = waiting.try_recv().ok();
             }
+        };
+        batch.iter().for_each(|note| tell(notifier, note));
+        if let Some(told) = told {
+            // Who asked may have gone.
+            let _ = told.send(());
         }
+    }
+}
+
+fn tell(notifier: &Notifier, note: &Note) {
+    let result = match note {
+        // A negative offset leaves the pages alone.
+        Note::Attributes(ino) => notifier.inval_inode(INodeNo(ino.0), -1, 0),
+        Note::Pages(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+        Note::Entry(parent, name) => {
+            notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name.as_bytes()))
+        }
+    };
+    if let Err(e) = result {
+        log::debug!("the kernel did not take an invalidation: {e}");
     }
 }
 
@@ -70,6 +98,14 @@ impl KernelCaches for KernelNotes {
 
     fn drop_pages(&self, ino: Ino) {
         self.leave(Note::Pages(ino));
+    }
+
+    fn drop_attributes_then(&self, ino: Ino) -> oneshot::Receiver<()> {
+        self.leave_and_ask(Note::Attributes(ino))
+    }
+
+    fn drop_pages_then(&self, ino: Ino) -> oneshot::Receiver<()> {
+        self.leave_and_ask(Note::Pages(ino))
     }
 
     fn drop_entry(&self, parent: Ino, name: &Name) {

@@ -23,8 +23,19 @@ pub struct Events {
     events_max: usize,
     /// Held for a few pushes or a bounded copy, never over an await.
     ring: Mutex<VecDeque<Event>>,
+    /// Changed with the ring only, while it is held.
+    last: Mutex<Last>,
     /// Number of the newest event; rung after it is in the ring.
     newest: watch::Sender<u64>,
+}
+
+/// The newest event that each session is told of, without keeping one for each: all but one are told of the newest.
+#[derive(Debug, Default)]
+struct Last {
+    /// Who caused the newest event.
+    origin: Option<SessionId>,
+    /// The newest event that somebody else caused, or nobody.
+    by_others: u64,
 }
 
 /// A reader's place in the stream.
@@ -53,7 +64,13 @@ impl Default for Events {
 impl Events {
     /// An empty ring of so many events for the run `boot`.
     pub fn new(boot: u64, events_max: usize) -> Events {
-        Events { boot, events_max, ring: Mutex::new(VecDeque::new()), newest: watch::Sender::new(0) }
+        Events {
+            boot,
+            events_max,
+            ring: Mutex::default(),
+            last: Mutex::default(),
+            newest: watch::Sender::new(0),
+        }
     }
 
     /// Adds `kinds`, caused by `origin`.
@@ -70,6 +87,11 @@ impl Events {
             ring.push_back(Event { at, origin, kind });
         }
         if seq > before {
+            let mut last = self.last.lock();
+            if last.origin != origin || origin.is_none() {
+                *last = Last { origin, by_others: before };
+            }
+            drop(last);
             // Within the lock, so that numbers and ring stay in step.
             self.newest.send_replace(seq);
         }
@@ -78,6 +100,15 @@ impl Events {
     /// The place behind the newest event.
     pub fn cursor(&self) -> EventCursor {
         EventCursor { boot: self.boot, seq: *self.newest.borrow() }
+    }
+
+    /// The place of the newest event that `session` is told of: not one that it has caused.
+    pub fn newest_for(&self, session: Option<SessionId>) -> EventCursor {
+        let _ring = self.ring.lock();
+        let last = self.last.lock();
+        let is_its_own = session.is_some() && last.origin == session;
+        let seq = if is_its_own { last.by_others } else { *self.newest.borrow() };
+        EventCursor { boot: self.boot, seq }
     }
 
     /// A reader from `since` on, or from now on, with the first line for it.

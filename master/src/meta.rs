@@ -514,6 +514,7 @@ async fn cluster_op(master: &Arc<Master>, caller: Caller, op: ClusterOp) -> Call
             let stats = master.stats().await?;
             Ok(MetaReply::Space(master.cluster.space(stats.inodes)))
         }
+        ClusterOp::Cursor => Ok(MetaReply::Cursor(master.events.newest_for(caller.session()))),
     }
 }
 

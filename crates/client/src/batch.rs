@@ -238,6 +238,7 @@ pub(crate) fn describe(op: &MetaOp) -> &'static str {
             ClusterOp::BadCopy { .. } => "bad_copy",
             ClusterOp::Members { .. } => "members",
             ClusterOp::Space => "space",
+            ClusterOp::Cursor => "cursor",
         },
     }
 }

@@ -89,13 +89,15 @@ impl Listener {
             self.up = true;
             self.handler.on_reset();
         }
-        self.cursor = Some(match line {
+        let at = match line {
             EventLine::Reset(at) | EventLine::Ping(at) => at,
             EventLine::Event(event) => {
                 self.handler.on_event(&event);
                 event.at
             }
-        });
+        };
+        self.cursor = Some(at);
+        self.handler.on_place(at);
     }
 }
 

@@ -4,7 +4,7 @@ use crate::ClientError;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_proto::meta::VolumeReach;
-use dfs_proto::{BlobOrigin, BlobRef, Event, MetaOp, MetaReply, VolumeInfo};
+use dfs_proto::{BlobOrigin, BlobRef, Event, EventCursor, MetaOp, MetaReply, SessionId, VolumeInfo};
 
 /// The master's operations, one at a time; an implementation may send those that wait together as one batch.
 ///
@@ -14,6 +14,11 @@ use dfs_proto::{BlobOrigin, BlobRef, Event, MetaOp, MetaReply, VolumeInfo};
 pub trait MetaClient: Send + Sync + 'static {
     /// Carries out `op`.
     async fn call(&self, op: MetaOp) -> Result<MetaReply, ClientError>;
+
+    /// The present session, where there is such a thing. What an earlier one held (locks, opens) is gone.
+    fn session(&self) -> Option<SessionId> {
+        None
+    }
 }
 
 /// Blobs in the cluster. Choosing nodes, trying others, and verification happen inside.
@@ -48,4 +53,6 @@ pub trait EventHandler: Send + Sync + 'static {
     fn on_down(&self);
     /// Something changed.
     fn on_event(&self, event: &Event);
+    /// Everything up to this place of the stream has been told.
+    fn on_place(&self, _at: EventCursor) {}
 }

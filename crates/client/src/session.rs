@@ -141,6 +141,10 @@ impl MetaClient for Session {
             Err(_) => Err(self.shared.too_late(what)),
         }
     }
+
+    fn session(&self) -> Option<SessionId> {
+        Some(self.id())
+    }
 }
 
 fn closed() -> ClientError {

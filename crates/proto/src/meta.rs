@@ -5,6 +5,7 @@
 
 use crate::attr::{Attr, CollisionPolicy, FileKind, Timestamp};
 use crate::error::WireError;
+use crate::event::EventCursor;
 use crate::extent::Extent;
 use crate::id::{BlobId, DirCookie, Ino, NodeId, Seq, SessionId, Version, VolumeId};
 use crate::lock::{LockHolder, LockOwner, LockRange, LockRequest, LockSpace, Locked};
@@ -502,6 +503,9 @@ pub enum ClusterOp {
     },
     /// -> [`MetaReply::Space`]
     Space,
+    /// How far the event stream of the session has to be heard to know of everything that others have done so
+    /// far. -> [`MetaReply::Cursor`]
+    Cursor,
 }
 
 /// What was wrong with a copy.
@@ -558,6 +562,8 @@ pub enum MetaReply {
     Space(Space),
     /// Nothing to say.
     Done,
+    /// A place in the event stream.
+    Cursor(EventCursor),
 }
 
 /// A page of a listing. `.` and `..` are not in it.

@@ -1,6 +1,7 @@
 //! A file that is open here, or has content that is not published yet.
 
 use crate::layer::{BlobSlice, Layer, Written, base_of};
+use crate::locks::FileLocks;
 use crate::range_map::{Piece, RangeMap};
 use crate::staging::Buffer;
 use crate::{Allocation, VfsError};
@@ -48,6 +49,8 @@ pub(crate) struct FileState {
     pub size: u64,
     /// Open handles.
     pub opens: u32,
+    /// Locks that were taken here.
+    pub locks: FileLocks,
     /// How many opens the master has noted for this session.
     pub pins: u32,
     /// The content version that is known to be on the disks of enough nodes.
@@ -80,6 +83,7 @@ impl File {
             dirty: Layer { dirty: is_new, mtime: is_new.then_some(attr.mtime), ..Layer::default() },
             tail: None,
             opens: 0,
+            locks: FileLocks::default(),
             pins: 0,
             durable_version: None,
             changes: 0,
@@ -231,6 +235,15 @@ impl FileState {
         }
     }
 
+    /// Forgets changes that must not be published.
+    pub fn discard_changes(&mut self) {
+        self.tail = None;
+        self.in_flight = None;
+        self.dirty = Layer::default();
+        self.size = self.attr.size;
+        self.forget_base();
+    }
+
     /// Puts written bytes in place; the caller has taken them from the budget. Returns how many of `data` the
     /// present buffer took: 0 when there is none or it is full.
     pub fn put_bytes(&mut self, offset: u64, data: &[u8], appending: bool, now: Timestamp) -> usize {
@@ -279,6 +292,7 @@ impl FileState {
         self.dirty.mtime = Some(now);
         self.dirty.ctime = Some(now);
         self.dirty.dirty = true;
+        self.dirty.locked_by = self.dirty.locked_by.or(self.locks.session());
     }
 
     /// Carries out fallocate(2) on `from..to`. A hole is staged like a write of zeros, but nothing vouches for

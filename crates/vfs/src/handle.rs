@@ -134,6 +134,13 @@ impl Handles {
         self.dirs.lock().values().filter(|dir| dir.ino == ino).cloned().collect()
     }
 
+    /// Handles through which the file can be written.
+    pub fn writers_of(&self, file: &Arc<File>) -> Vec<Fh> {
+        let files = self.files.lock();
+        let of_file = files.iter().filter(|(_, handle)| handle.writable && Arc::ptr_eq(&handle.file, file));
+        of_file.map(|(fh, _)| *fh).collect()
+    }
+
     pub fn remove_file(&self, fh: Fh) -> Option<Arc<FileHandle>> {
         self.files.lock().remove(&fh)
     }

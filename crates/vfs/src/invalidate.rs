@@ -1,10 +1,12 @@
 //! What others change, and what has to be forgotten because of it.
 
+use crate::catch_up::Heard;
 use crate::vfs::Vfs;
 use dfs_client::EventHandler;
-use dfs_proto::{Event, EventKind, Ino, Name};
+use dfs_proto::{Event, EventCursor, EventKind, Ino, Name};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::sync::oneshot;
 
 /// The kernel's caches. Calls only hand the wish over: they must not wait for the kernel, which may be
 /// waiting for this mount.
@@ -13,15 +15,23 @@ pub trait KernelCaches: Send + Sync + 'static {
     fn drop_attributes(&self, ino: Ino);
     /// Drop attributes and pages of the inode.
     fn drop_pages(&self, ino: Ino);
+    /// Drop attributes of the inode. What is returned resolves, or closes, when the kernel has, and has carried out
+    /// all that it was asked to drop before.
+    fn drop_attributes_then(&self, ino: Ino) -> oneshot::Receiver<()>;
+    /// The same for attributes and pages.
+    fn drop_pages_then(&self, ino: Ino) -> oneshot::Receiver<()>;
     /// Drop the entry.
     fn drop_entry(&self, parent: Ino, name: &Name);
 }
 
 impl Vfs {
-    fn forget_everything(&self) {
+    pub(crate) fn forget_everything(&self) {
         self.names.everything_changed();
         for file in self.files.lock().values() {
-            file.lock().changed_elsewhere();
+            let mut state = file.lock();
+            state.changed_elsewhere();
+            self.note_session(&mut state);
+            state.locks.wake();
         }
         self.data.forget_placement();
         let Some(kernel) = self.kernel.get() else { return };
@@ -57,11 +67,13 @@ impl EventHandler for Vfs {
     fn on_reset(&self) {
         self.pushed.store(true, Ordering::Release);
         self.forget_everything();
+        self.heard.send_replace(Heard { is_up: true, at: None });
     }
 
     fn on_down(&self) {
         self.pushed.store(false, Ordering::Release);
         self.forget_everything();
+        self.heard.send_replace(Heard::default());
     }
 
     fn on_event(&self, event: &Event) {
@@ -80,8 +92,16 @@ impl EventHandler for Vfs {
                     kernel.drop_attributes(*parent);
                 }
             }
-            EventKind::Unlocked(_) => {}
+            EventKind::Unlocked(ino) => {
+                if let Some(file) = self.file(*ino) {
+                    file.lock().locks.wake();
+                }
+            }
             EventKind::Placement => self.data.forget_placement(),
         }
+    }
+
+    fn on_place(&self, at: EventCursor) {
+        self.heard.send_modify(|heard| heard.at = Some(at));
     }
 }

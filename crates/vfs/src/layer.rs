@@ -4,7 +4,7 @@ use crate::VfsError;
 use crate::range_map::{Piece, RangeMap, Source};
 use crate::staging::Buffer;
 use dfs_proto::meta::CommitSize;
-use dfs_proto::{BlobOrigin, BlobRef, Extent, Ino, Timestamp, Version};
+use dfs_proto::{BlobOrigin, BlobRef, Extent, Ino, SessionId, Timestamp, Version};
 use std::sync::Arc;
 
 /// Bytes of a blob.
@@ -68,6 +68,8 @@ pub(crate) struct Layer {
     pub ctime: Option<Timestamp>,
     /// Whether there is anything to publish, were it only the creation.
     pub dirty: bool,
+    /// The session that had granted the locks under which it was made, if there were any.
+    pub locked_by: Option<SessionId>,
 }
 
 impl Layer {
@@ -157,6 +159,7 @@ impl Layer {
         self.mtime = upper.mtime.or(self.mtime);
         self.ctime = upper.ctime.or(self.ctime);
         self.dirty |= upper.dirty;
+        self.locked_by = self.locked_by.or(upper.locked_by);
     }
 }
 

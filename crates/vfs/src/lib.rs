@@ -17,6 +17,7 @@
 
 mod access_times;
 mod cache;
+mod catch_up;
 mod clock;
 mod config;
 mod error;
@@ -25,6 +26,7 @@ mod handle;
 mod inode_numbers;
 mod invalidate;
 mod layer;
+mod locks;
 mod names;
 mod ops;
 mod publish;
@@ -39,5 +41,5 @@ pub use config::{AtimePolicy, VfsConfig};
 pub use error::VfsError;
 pub use handle::Fh;
 pub use invalidate::KernelCaches;
-pub use ops::{Allocation, Caller, Created, Listed, OpenFlags, OpenedFile, ReadData, Seek};
+pub use ops::{Allocation, Caller, Created, Listed, LockWish, OpenFlags, OpenedFile, ReadData, Seek};
 pub use vfs::Vfs;

@@ -105,6 +105,10 @@ impl Vfs {
                 }
                 Ok(())
             }
+            Err(e) if e.code() == ErrorCode::LockLost => {
+                self.throw_away(file, &mut state);
+                Err(e)
+            }
             Err(e) => {
                 state.maybe_made |= state.is_new() && is_outcome_unknown(&e);
                 let newer = std::mem::take(&mut state.dirty);
@@ -180,7 +184,7 @@ impl Vfs {
             mtime: layer.mtime,
             ctime,
             md5: None,
-            locked_by: None,
+            locked_by: layer.locked_by,
             durable,
             extents,
             create,

@@ -2,6 +2,7 @@
 
 use crate::access_times::{AccessTimes, renewed};
 use crate::cache::BlobCache;
+use crate::catch_up::Heard;
 use crate::clock::Clock;
 use crate::file::{File, FileState, Origin};
 use crate::handle::{FileHandle, Handles};
@@ -16,9 +17,9 @@ use dfs_proto::{Attr, Ino, MetaOp, MetaReply};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// A mounted file system. See the crate's documentation.
 pub struct Vfs {
@@ -40,13 +41,17 @@ pub struct Vfs {
     pub(crate) kernel: OnceLock<Arc<dyn KernelCaches>>,
     /// Whether changes by others are being pushed to us.
     pub(crate) pushed: AtomicBool,
+    /// How much of that has been heard.
+    pub(crate) heard: watch::Sender<Heard>,
+    /// For tasks that go on when the operation that they belong to is given up.
+    pub(crate) me: Weak<Vfs>,
 }
 
 impl Vfs {
     /// A mount of the cluster behind `meta` and `data`. Nothing is asked of it yet. Changes by others are to
     /// be fed to it as a [`dfs_client::EventHandler`].
     pub fn new(config: VfsConfig, meta: Arc<dyn MetaClient>, data: Arc<dyn DataClient>) -> Arc<Vfs> {
-        Arc::new(Vfs {
+        Arc::new_cyclic(|me| Vfs {
             cache: Arc::new(BlobCache::new(config.cache_bytes_max, data.clone())),
             budget: Budget::new(config.staged_bytes_max),
             open_buffers: OpenBuffers::default(),
@@ -60,6 +65,8 @@ impl Vfs {
             access_times: Arc::default(),
             kernel: OnceLock::new(),
             pushed: AtomicBool::new(false),
+            heard: watch::Sender::default(),
+            me: me.clone(),
             config,
             meta,
             data,

@@ -275,11 +275,11 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
         let pid = request.pid();
         let others_open = move |_: &Name, inode| descriptors::has_open(pid, inode);
         self.answer(request, Patience::Closing, "close", reply, |vfs| async move {
-            vfs.flush(fh(handle), others_open).await
+            vfs.flush(fh(handle), dfs_proto::LockOwner(owner.0), others_open).await
         });
     }
 

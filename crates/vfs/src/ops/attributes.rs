@@ -48,6 +48,9 @@ impl Vfs {
         let at_once = |time: Option<SetTime>| time.map(|t| SetTime::At(moment(t, now)));
         (changes.atime, changes.mtime) = (at_once(changes.atime), at_once(changes.mtime));
         let handle = self.handle_of(fh, ino, caller);
+        if let (Some(fh), Some(handle), Some(_)) = (fh, &handle, changes.size) {
+            self.check_locks(&mut handle.file.lock(), fh)?;
+        }
         if changes.atime.is_some() {
             self.access_times.forget(handle.as_ref().map_or(ino, |handle| handle.file.ino));
         }

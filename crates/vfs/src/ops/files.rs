@@ -12,7 +12,7 @@ use crate::vfs::Vfs;
 use bytes::Bytes;
 use dfs_proto::limits::{BLOB_BYTES_MAX, FILE_BYTES_MAX};
 use dfs_proto::meta::{AttrChanges, Collision, Create, ReadOp};
-use dfs_proto::{Attr, CollisionPolicy, FileKind, Ino, MetaReply, Name, Version};
+use dfs_proto::{Attr, CollisionPolicy, FileKind, Ino, LockOwner, MetaReply, Name, Version};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -284,6 +284,7 @@ impl Vfs {
         if !handle.readable {
             return Err(VfsError::BadHandle(fh));
         }
+        self.check_locks(&mut handle.file.lock(), fh)?;
         let data = self.read_file(&handle, offset, size).await?;
         self.note_read(&handle);
         Ok(data)
@@ -306,11 +307,12 @@ impl Vfs {
         if self.budget.used() + data.len() + BLOB_BYTES_MAX > self.config.staged_bytes_max {
             return None;
         }
-        match self.stage(&handle, offset, data, mapped) {
-            Staged::All => Some(Ok(data.len() as u32)),
+        match self.stage(fh, &handle, offset, data, mapped) {
+            Err(e) => Some(Err(e)),
+            Ok(Staged::All) => Some(Ok(data.len() as u32)),
             // Others took the room between the check and now: what is staged counts as a short write.
-            Staged::Some(0) => None,
-            Staged::Some(taken) => Some(Ok(taken as u32)),
+            Ok(Staged::Some(0)) => None,
+            Ok(Staged::Some(taken)) => Some(Ok(taken as u32)),
         }
     }
 
@@ -325,7 +327,7 @@ impl Vfs {
         let deadline = tokio::time::Instant::now() + STAGING_WAIT;
         loop {
             let freed = self.budget.freed();
-            match self.stage(&handle, offset + done as u64, &data[done..], mapped) {
+            match self.stage(fh, &handle, offset + done as u64, &data[done..], mapped)? {
                 Staged::All => return Ok(data.len() as u32),
                 Staged::Some(taken) => done += taken,
             }
@@ -357,7 +359,14 @@ impl Vfs {
         }
     }
 
-    fn stage(&self, handle: &FileHandle, offset: u64, data: &[u8], mapped: bool) -> Staged {
+    fn stage(
+        &self,
+        fh: Fh,
+        handle: &FileHandle,
+        offset: u64,
+        data: &[u8],
+        mapped: bool,
+    ) -> Result<Staged, VfsError> {
         let file = &handle.file;
         let mut done = 0;
         let now = self.clock.now();
@@ -365,6 +374,8 @@ impl Vfs {
         let appending = handle.append && !mapped;
         let start = if appending { state.append_at() } else { offset };
         while done < data.len() {
+            // With the state in hand: nothing is staged by one who has lost the locks meanwhile.
+            self.check_locks(&mut state, fh)?;
             let (at, rest) = (start + done as u64, &data[done..]);
             let overwritten = state.overwrite_staged(at, rest, now);
             if overwritten > 0 {
@@ -385,7 +396,7 @@ impl Vfs {
             let room = state.tail.as_ref().map_or(0, |tail| tail.room());
             let length = room.min(rest.len());
             if !self.budget.try_take(length) {
-                return Staged::Some(done);
+                return Ok(Staged::Some(done));
             }
             let taken = state.put_bytes(at, &rest[..length], appending, now);
             debug_assert_eq!(taken, length, "the lock was held since the room was looked at");
@@ -396,14 +407,31 @@ impl Vfs {
         if full {
             self.seal_tail(file);
         }
-        Staged::All
+        Ok(Staged::All)
     }
 
-    /// A descriptor was closed: publishes what was written. `others_open` tells whether the caller has the
+    /// A descriptor was closed by the process `owner`: publishes what was written, and then gives up the byte
+    /// ranges of the file that the process has locked, through whichever descriptor (fcntl(2)). `others_open` tells whether the caller has the
     /// file open by another descriptor; it is asked only for a new file that nothing was
     /// written to yet, which a shell that redirects closes once before it is used.
-    pub async fn flush(&self, fh: Fh, others_open: impl FnOnce(&Name, Ino) -> bool) -> Result<(), VfsError> {
+    pub async fn flush(
+        &self,
+        fh: Fh,
+        owner: LockOwner,
+        others_open: impl FnOnce(&Name, Ino) -> bool,
+    ) -> Result<(), VfsError> {
         let handle = self.handles.file(fh)?;
+        let published = self.flush_changes(&handle, others_open).await;
+        let told = self.check_locks_and_changes(&mut handle.file.lock(), fh);
+        let freed = self.free_ranges_of(&handle.file, owner).await;
+        published.and(told).and(freed)
+    }
+
+    async fn flush_changes(
+        &self,
+        handle: &FileHandle,
+        others_open: impl FnOnce(&Name, Ino) -> bool,
+    ) -> Result<(), VfsError> {
         if !handle.writable {
             return Ok(());
         }
@@ -412,19 +440,20 @@ impl Vfs {
             return Ok(());
         }
         self.publish_unless_gone(&handle.file, false).await?;
-        self.tell_stored_as(&handle);
+        self.tell_stored_as(handle);
         Ok(())
     }
 
     /// Publishes, and makes what was published safe against power loss and the loss of a node.
     pub async fn fsync(&self, fh: Fh) -> Result<(), VfsError> {
         let handle = self.handles.file(fh)?;
+        self.check_locks_and_changes(&mut handle.file.lock(), fh)?;
         self.publish_unless_gone(&handle.file, true).await?;
         self.tell_stored_as(&handle);
         Ok(())
     }
 
-    async fn publish_unless_gone(&self, file: &Arc<File>, durable: bool) -> Result<(), VfsError> {
+    pub(super) async fn publish_unless_gone(&self, file: &Arc<File>, durable: bool) -> Result<(), VfsError> {
         match self.publish(file, durable).await {
             Err(e) if is_gone(&e) && file.lock().attr.nlink == 0 => {
                 // Its content may go where its name went.
@@ -447,7 +476,7 @@ impl Vfs {
     }
 
     /// The last descriptor of a handle is gone. What flush could not publish is tried once more; an error
-    /// then is logged, because nobody is left to be told.
+    /// then is logged, because nobody is left to be told. Locks that were taken through the handle are given up.
     pub async fn release(&self, fh: Fh) {
         let Some(handle) = self.handles.remove_file(fh) else { return };
         let is_last = handle.file.lock().opens <= 1;
@@ -457,6 +486,7 @@ impl Vfs {
             }
             self.tell_stored_as(&handle);
         }
+        self.free_locks_through(&handle.file, fh).await;
         self.let_go(&handle.file);
     }
 

@@ -4,9 +4,12 @@ mod attributes;
 mod directories;
 mod entries;
 mod files;
+mod locks;
 mod ranges;
 mod unnamed;
 mod xattrs;
+
+pub use locks::LockWish;
 
 use crate::Fh;
 use crate::names::Asked;

@@ -31,6 +31,7 @@ impl Vfs {
         }
         let end = end_of(offset, length)?;
         let file = &handle.file;
+        self.check_locks(&mut file.lock(), fh)?;
         // A hole among appends that wait to be published could not be moved with them.
         let has_appends = file.lock().has_movable_appends();
         if has_appends {
@@ -101,6 +102,8 @@ impl Vfs {
         if !target.writable || target.append {
             return Err(VfsError::BadHandle(to));
         }
+        self.check_locks(&mut source.file.lock(), from)?;
+        self.check_locks(&mut target.file.lock(), to)?;
         self.publish_all(&source.file).await?;
         self.publish_all(&target.file).await?;
         self.freshen(&source.file, 0).await?;
@@ -119,7 +122,7 @@ impl Vfs {
                 target: target.file.ino,
                 target_offset: to_offset + done,
                 length: length - done,
-                locked_by: None,
+                locked_by: target.file.lock().locks.session(),
             };
             match self.clone_range(&target.file, range).await {
                 Ok(0) => break,

@@ -15,7 +15,7 @@ mod unnamed;
 mod whole;
 
 use cluster::{CALLER, READ, WRITE};
-use dfs_proto::{Ino, Name};
+use dfs_proto::{Ino, LockOwner, Name};
 use dfs_vfs::{Fh, Vfs, VfsError};
 
 pub fn name(text: &str) -> Name {
@@ -38,7 +38,7 @@ pub async fn write_all(vfs: &Vfs, fh: Fh, offset: u64, content: &[u8]) {
 }
 
 pub async fn close(vfs: &Vfs, fh: Fh) -> Result<(), VfsError> {
-    let result = vfs.flush(fh, |_, _| false).await;
+    let result = vfs.flush(fh, LockOwner(1), |_, _| false).await;
     vfs.release(fh).await;
     result
 }

@@ -3,9 +3,9 @@
 
 use crate::cluster::{CALLER, Cluster, READ, READ_WRITE};
 use crate::{close, name};
-use dfs_proto::Ino;
 use dfs_proto::limits::BLOB_BYTES_MAX;
 use dfs_proto::meta::AttrChanges;
+use dfs_proto::{Ino, LockOwner};
 use dfs_vfs::{Vfs, VfsConfig};
 use proptest::prelude::*;
 
@@ -91,7 +91,7 @@ async fn run(steps: Vec<Step>) {
                 let got = vfs.read(fh, offset, length).await.unwrap();
                 assert!(got == expected(&model, offset, length), "read of {length} at {offset} differs");
             }
-            Step::Flush => vfs.flush(fh, |_, _| false).await.unwrap(),
+            Step::Flush => vfs.flush(fh, LockOwner(1), |_, _| false).await.unwrap(),
             Step::Fsync => vfs.fsync(fh).await.unwrap(),
             Step::Reopen => {
                 close(&vfs, fh).await.unwrap();

@@ -3,7 +3,7 @@ use crate::{close, content, name, names, store, write_all};
 use dfs_client::EventHandler;
 use dfs_proto::limits::BLOB_BYTES_MAX;
 use dfs_proto::meta::{AttrChanges, RenameMode, SetTime};
-use dfs_proto::{ErrorCode, Ino, Timestamp};
+use dfs_proto::{ErrorCode, Ino, LockOwner, Timestamp};
 use dfs_vfs::{OpenFlags, VfsConfig};
 use std::sync::atomic::Ordering;
 
@@ -44,7 +44,7 @@ async fn a_shell_that_duplicates_the_descriptor_does_not_publish_an_empty_file()
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
     let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap().opened.fh;
-    vfs.flush(fh, |_, _| true).await.unwrap();
+    vfs.flush(fh, LockOwner(1), |_, _| true).await.unwrap();
     assert_eq!(cluster.calls_of("commit"), 0);
     write_all(&vfs, fh, 0, b"output").await;
     close(&vfs, fh).await.unwrap();
@@ -61,9 +61,9 @@ async fn data_that_cannot_be_stored_fails_the_close_and_is_kept_for_another_try(
     let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap().opened.fh;
     write_all(&vfs, fh, 0, b"precious").await;
     cluster.failing_puts.store(1, Ordering::SeqCst);
-    assert_eq!(vfs.flush(fh, |_, _| false).await.unwrap_err().code(), ErrorCode::NoNodes);
+    assert_eq!(vfs.flush(fh, LockOwner(1), |_, _| false).await.unwrap_err().code(), ErrorCode::NoNodes);
     assert_eq!(cluster.calls_of("commit"), 0);
-    vfs.flush(fh, |_, _| false).await.unwrap();
+    vfs.flush(fh, LockOwner(1), |_, _| false).await.unwrap();
     vfs.release(fh).await;
     assert_eq!(content(&vfs, "f").await.unwrap(), b"precious");
 }
@@ -188,7 +188,7 @@ async fn an_open_file_outlives_its_last_name() {
     let (a, b) = (cluster.mount(VfsConfig::default()), cluster.mount(VfsConfig::default()));
     let created = a.create(CALLER, Ino::ROOT, &name("f"), 0o644, READ_WRITE).await.unwrap();
     write_all(&a, created.opened.fh, 0, b"kept").await;
-    a.flush(created.opened.fh, |_, _| false).await.unwrap();
+    a.flush(created.opened.fh, LockOwner(1), |_, _| false).await.unwrap();
     a.unlink(Ino::ROOT, &name("f")).await.unwrap();
     assert!(content(&b, "f").await.is_err());
     assert_eq!(a.read(created.opened.fh, 0, 10).await.unwrap(), "kept");

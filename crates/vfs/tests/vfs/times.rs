@@ -1,7 +1,7 @@
 use crate::cluster::{CALLER, Cluster, READ, READ_WRITE, WRITE};
 use crate::{close, content, name, names, store, write_all};
 use dfs_proto::meta::{AttrChanges, SetTime};
-use dfs_proto::{Attr, Ino, Timestamp};
+use dfs_proto::{Attr, Ino, LockOwner, Timestamp};
 use dfs_vfs::{Allocation, AtimePolicy, OpenFlags, Vfs, VfsConfig};
 use std::sync::atomic::Ordering;
 
@@ -65,7 +65,7 @@ async fn times_set_on_new_and_changed_files_are_kept_to_the_nanosecond() {
         write_all(&a, fh, 0, b"copied").await;
         let set = a.setattr(CALLER, ino, changes, Some(fh)).await.unwrap();
         assert_eq!((set.atime, set.mtime), (atime, mtime));
-        a.flush(fh, |_, _| false).await.unwrap();
+        a.flush(fh, LockOwner(1), |_, _| false).await.unwrap();
         for vfs in [&a, &b] {
             let seen = attr(vfs, ino).await;
             assert_eq!((seen.atime, seen.mtime), (atime, mtime));

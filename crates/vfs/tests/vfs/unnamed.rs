@@ -1,8 +1,8 @@
 use crate::cluster::{CALLER, Cluster, READ_WRITE};
 use crate::{close, content, name, names, store, write_all};
 use bytes::Bytes;
-use dfs_proto::Ino;
 use dfs_proto::meta::{AttrChanges, XattrMode};
+use dfs_proto::{Ino, LockOwner};
 use dfs_vfs::{Allocation, Fh, Seek, Vfs, VfsConfig};
 
 /// A file made with O_TMPFILE has no name. linkat(2) gives it one, with all that was written to it; without
@@ -17,7 +17,7 @@ async fn a_file_without_a_name_gets_one_or_leaves_nothing() {
     write_all(&a, kept.opened.fh, 0, b"whole").await;
     write_all(&a, lost.opened.fh, 0, b"scratch").await;
     assert!(names(&a, Ino::ROOT).await.is_empty());
-    a.flush(lost.opened.fh, |_, _| false).await.unwrap();
+    a.flush(lost.opened.fh, LockOwner(1), |_, _| false).await.unwrap();
     assert_eq!(a.read(lost.opened.fh, 0, 10).await.unwrap(), "scratch");
     let named = a.link(kept.attr.ino, Ino::ROOT, &name("f")).await.unwrap();
     assert_eq!((named.nlink, named.size), (1, 5));

@@ -7,7 +7,7 @@ use crate::cluster::{CALLER, Cluster, FREE_BYTES, READ};
 use bytes::Bytes;
 use dfs_proto::limits::{BLOB_BYTES_MAX, FILE_BYTES_MAX};
 use dfs_proto::meta::{AttrChanges, SetTime};
-use dfs_proto::{Attr, CollisionPolicy, ErrorCode, FileKind, Ino, Name, Timestamp, XattrName};
+use dfs_proto::{Attr, CollisionPolicy, ErrorCode, FileKind, Ino, LockOwner, Name, Timestamp, XattrName};
 use dfs_vfs::{Allocation, Fh, OpenFlags, Seek, Vfs, VfsConfig, VfsError};
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -327,7 +327,7 @@ impl Driver {
             put_off = dup;
             dup
         };
-        code(self.vfs.flush(fh, others_open).await).expect("flush");
+        code(self.vfs.flush(fh, LockOwner(1), others_open).await).expect("flush");
         if writable && !put_off {
             self.model.settle(id, self.now());
         }
@@ -339,7 +339,7 @@ impl Driver {
         let Some(open) = self.open_at(handle) else { return };
         let (id, fh) = (open.id, open.fh);
         self.cluster.failing_puts.store(1, Ordering::SeqCst);
-        let failed = code(self.vfs.flush(fh, |_, _| false).await);
+        let failed = code(self.vfs.flush(fh, LockOwner(1), |_, _| false).await);
         self.cluster.failing_puts.store(0, Ordering::SeqCst);
         assert!(matches!(failed, Ok(()) | Err(ErrorCode::NoNodes)), "{failed:?}");
         if failed.is_ok() && self.open_at(handle).is_some_and(|open| open.flags.write) {
@@ -362,7 +362,7 @@ impl Driver {
             return;
         }
         let open = self.handles.swap_remove(handle as usize % self.handles.len());
-        code(self.vfs.flush(open.fh, |_, _| false).await).expect("flush");
+        code(self.vfs.flush(open.fh, LockOwner(1), |_, _| false).await).expect("flush");
         self.vfs.release(open.fh).await;
         let is_last = self.handles.iter().all(|h| h.id != open.id);
         if open.flags.write || is_last {

@@ -1,0 +1,89 @@
+//! Seeing what others have done: how far the stream of changes has been heard, and waiting until all that was done
+//! before a lock was granted is known here and in the kernel.
+
+use crate::file::File;
+use crate::vfs::Vfs;
+use dfs_proto::meta::ClusterOp;
+use dfs_proto::{EventCursor, MetaOp, MetaReply};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long changes that the master has told of may take to arrive. A stream that is silent for longer counts as
+/// broken, and then nothing is cached.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long the kernel may take to drop what it has cached: it waits for reads of the file that are under way.
+const DROPPED_WITHIN: Duration = Duration::from_secs(3);
+
+/// How far the stream has been heard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heard {
+    /// Whether the stream stands. While it does not, nothing is served from a cache.
+    pub is_up: bool,
+    /// Everything up to here has been told.
+    pub at: Option<EventCursor>,
+}
+
+impl Heard {
+    fn covers(&self, wanted: EventCursor) -> bool {
+        !self.is_up || self.at.is_some_and(|at| at.boot == wanted.boot && at.seq >= wanted.seq)
+    }
+}
+
+impl Vfs {
+    /// Makes sure that what others did before this call is seen: the file's content and attributes, and entries of
+    /// all directories, by this mount and by the kernel. What cannot be made sure of is dropped from every cache.
+    pub(crate) async fn catch_up(&self, file: &Arc<File>) {
+        let revalidated = async {
+            let _serial = file.publishing.lock().await;
+            self.revalidate(file).await
+        };
+        let (revalidated, has_heard) = tokio::join!(revalidated, self.hear_all());
+        if let Err(e) = &revalidated {
+            log::debug!("inode {} was not validated after it was locked; reads will ask: {e}", file.ino);
+            file.lock().changed_elsewhere();
+        }
+        if !has_heard {
+            log::warn!(
+                "inode {}: it is not certain that all changes by others were heard of after it was locked; \
+                 everything that is cached is dropped",
+                file.ino
+            );
+            self.forget_everything();
+        }
+        self.drop_from_kernel(file, revalidated.is_ok() && has_heard).await;
+    }
+
+    /// Returns when the kernel has carried out all invalidations so far, and dropped the file's attributes, and its
+    /// pages if they may not be those of the present content.
+    async fn drop_from_kernel(&self, file: &Arc<File>, is_certain: bool) {
+        let Some(kernel) = self.kernel.get() else { return };
+        let version = file.lock().attr.version;
+        let dropped = if is_certain && self.names.keep_pages(file.ino, version) {
+            kernel.drop_attributes_then(file.ino)
+        } else {
+            kernel.drop_pages_then(file.ino)
+        };
+        if timeout(DROPPED_WITHIN, dropped).await.is_err() {
+            log::warn!(
+                "inode {}: the kernel has not dropped what it had cached within {} s; a program that has locked the \
+                 file may read old content. Is a read of the file hanging?",
+                file.ino,
+                DROPPED_WITHIN.as_secs()
+            );
+        }
+    }
+
+    /// Waits until everything has been heard that others have done before this call. Whether that is so.
+    async fn hear_all(&self) -> bool {
+        let mut heard = self.heard.subscribe();
+        if !heard.borrow().is_up {
+            return true;
+        }
+        let Ok(MetaReply::Cursor(wanted)) = self.meta.call(MetaOp::Cluster(ClusterOp::Cursor)).await else {
+            return false;
+        };
+        timeout(HEARD_WITHIN, heard.wait_for(|heard| heard.covers(wanted))).await.is_ok_and(|r| r.is_ok())
+    }
+}
