@@ -92,6 +92,9 @@ pub(crate) fn set_time(t: TimeOrNow) -> SetTime {
     }
 }
 
+/// Set by the kernel when it opens a file to run it: FMODE_EXEC of its include/linux/fs.h.
+const FMODE_EXEC: i32 = 1 << 5;
+
 pub(crate) fn open_flags(flags: i32) -> OpenFlags {
     let access = flags & libc::O_ACCMODE;
     OpenFlags {
@@ -101,6 +104,7 @@ pub(crate) fn open_flags(flags: i32) -> OpenFlags {
         truncate: flags & libc::O_TRUNC != 0,
         exclusive: flags & libc::O_EXCL != 0,
         no_atime: flags & libc::O_NOATIME != 0,
+        execute: flags & FMODE_EXEC != 0,
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) fn errno(operation: &str, e: &VfsError) -> Errno {
         VfsError::NothingThere => return Errno::ENXIO,
         VfsError::WouldBlock => return Errno::EAGAIN,
         VfsError::Interrupted => return Errno::EINTR,
+        VfsError::Executed => return Errno::ETXTBSY,
         VfsError::Client(_)
         | VfsError::NameTaken
         | VfsError::NotEmpty

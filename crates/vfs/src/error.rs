@@ -37,6 +37,9 @@ pub enum VfsError {
     /// The caller was interrupted while it waited (EINTR).
     #[error("interrupted while waiting")]
     Interrupted,
+    /// A program runs from the file (ETXTBSY).
+    #[error("a program runs from the file")]
+    Executed,
     /// Something that this file system does not do.
     #[error("{0} is not supported")]
     NotSupported(&'static str),
@@ -56,8 +59,8 @@ pub enum VfsError {
 }
 
 impl VfsError {
-    /// The code that stands for the error. `BadHandle`, `NothingThere`, `WouldBlock` and `Interrupted` have none
-    /// on the wire and are told apart by the caller.
+    /// The code that stands for the error. `BadHandle`, `NothingThere`, `WouldBlock`, `Interrupted` and `Executed`
+    /// have none on the wire and are told apart by the caller.
     pub fn code(&self) -> ErrorCode {
         match self {
             VfsError::Client(e) => e.code(),
@@ -65,6 +68,7 @@ impl VfsError {
                 ErrorCode::InvalidArgument
             }
             VfsError::WouldBlock | VfsError::Interrupted => ErrorCode::Unavailable,
+            VfsError::Executed => ErrorCode::NotPermitted,
             VfsError::NameTaken => ErrorCode::Exists,
             VfsError::NotEmpty => ErrorCode::NotEmpty,
             VfsError::Forgotten(_) => ErrorCode::Stale,

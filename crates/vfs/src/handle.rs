@@ -30,6 +30,8 @@ pub(crate) struct FileHandle {
     pub append: bool,
     /// Reads leave the access time alone (O_NOATIME).
     pub no_atime: bool,
+    /// The kernel runs the file.
+    pub executed: bool,
     /// The inode that the application believes it has open, when its writes go to another file by the
     /// collision rule, with the process that opened it.
     pub diverted_from: Option<(Ino, u32)>,
@@ -139,6 +141,11 @@ impl Handles {
         let files = self.files.lock();
         let of_file = files.iter().filter(|(_, handle)| handle.writable && Arc::ptr_eq(&handle.file, file));
         of_file.map(|(fh, _)| *fh).collect()
+    }
+
+    /// Whether a program that was started on this mount runs from the file.
+    pub fn is_executed(&self, ino: Ino) -> bool {
+        self.files.lock().values().any(|handle| handle.executed && handle.file.ino == ino)
     }
 
     pub fn remove_file(&self, fh: Fh) -> Option<Arc<FileHandle>> {

@@ -162,6 +162,7 @@ impl Vfs {
             writable: flags.write,
             append: flags.append,
             no_atime: flags.no_atime,
+            executed: flags.execute,
             diverted_from,
             pattern: Default::default(),
         });
@@ -173,6 +174,10 @@ impl Vfs {
     /// With O_TRUNC under the collision rule `rename` the file stays as it is and writes go to a new one
     /// beside it, which gets its name when it is published.
     pub async fn open(&self, caller: Caller, ino: Ino, flags: OpenFlags) -> Result<OpenedFile, VfsError> {
+        // An open for writing the kernel refuses before it gets here, but O_RDONLY | O_TRUNC only afterwards.
+        if flags.truncate && !flags.write && self.handles.is_executed(ino) {
+            return Err(VfsError::Executed);
+        }
         if let Some(file) = self.hold_if(ino, |state| state.is_new()) {
             // Still the same whole new file: nobody else has seen it.
             if flags.truncate {

@@ -44,6 +44,8 @@ pub struct OpenFlags {
     pub exclusive: bool,
     /// O_NOATIME: reads leave the access time alone.
     pub no_atime: bool,
+    /// The kernel opens the file to run it (execve(2)).
+    pub execute: bool,
 }
 
 /// What [`crate::Vfs::fallocate`] does with a range (fallocate(2)).

@@ -17,8 +17,15 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 pub const CALLER: Caller = Caller { uid: 1000, gid: 1000, pid: 1, umask: 0o022 };
-pub const READ: OpenFlags =
-    OpenFlags { read: true, write: false, append: false, truncate: false, exclusive: false, no_atime: false };
+pub const READ: OpenFlags = OpenFlags {
+    read: true,
+    write: false,
+    append: false,
+    truncate: false,
+    exclusive: false,
+    no_atime: false,
+    execute: false,
+};
 pub const WRITE: OpenFlags = OpenFlags { read: false, write: true, ..READ };
 pub const READ_WRITE: OpenFlags = OpenFlags { write: true, ..READ };
 pub const TRUNCATE: OpenFlags = OpenFlags { truncate: true, ..WRITE };

@@ -5,7 +5,7 @@ use crate::{close, content, name, names, store, write_all};
 use dfs_proto::limits::FILE_BYTES_MAX;
 use dfs_proto::meta::{AttrChanges, RenameMode};
 use dfs_proto::{CollisionPolicy, ErrorCode, Ino};
-use dfs_vfs::{Allocation, Fh, Listed, OpenFlags, Vfs, VfsConfig};
+use dfs_vfs::{Allocation, Fh, Listed, OpenFlags, Vfs, VfsConfig, VfsError};
 
 fn replacing() -> VfsConfig {
     VfsConfig { collision: CollisionPolicy::Replace, ..VfsConfig::default() }
@@ -179,4 +179,18 @@ async fn regression_holes_as_large_as_a_file_can_be_are_counted() {
     close(&vfs, fh).await.unwrap();
     let attr = vfs.getattr(ino).await.unwrap();
     assert_eq!((attr.size, attr.allocated), (0, 0));
+}
+
+#[tokio::test]
+async fn regression_a_program_that_runs_is_not_emptied() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(replacing());
+    let ino = store(&vfs, "program", b"code").await;
+    let empty = OpenFlags { truncate: true, ..READ };
+    let running = vfs.open(CALLER, ino, OpenFlags { execute: true, ..READ }).await.unwrap().fh;
+    assert!(matches!(vfs.open(CALLER, ino, empty).await, Err(VfsError::Executed)));
+    assert_eq!(content(&vfs, "program").await.unwrap(), b"code");
+    close(&vfs, running).await.unwrap();
+    close(&vfs, vfs.open(CALLER, ino, empty).await.unwrap().fh).await.unwrap();
+    assert_eq!(content(&vfs, "program").await.unwrap(), b"");
 }

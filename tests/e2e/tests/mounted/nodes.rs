@@ -143,3 +143,29 @@ for name, act in [
     assert_eq!((after.len(), after.mtime_nsec()), (7, before.mtime_nsec()));
     assert_eq!(fs::read_to_string(a.join("f")).unwrap(), "content");
 }
+
+/// A program that runs from a file on this mount keeps its code: opening the file to write to it, or to empty it,
+/// is refused (ETXTBSY).
+#[test]
+fn a_program_that_runs_cannot_be_written_to() {
+    let mut bed = Bed::new();
+    let a = bed.mount_replacing();
+    let program = a.join("program");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let length = fs::metadata(&program).unwrap().len();
+    let mut running = std::process::Command::new(&program).arg("600").spawn().unwrap();
+    let flags =
+        [libc::O_RDONLY | libc::O_TRUNC, libc::O_WRONLY, libc::O_RDWR, libc::O_WRONLY | libc::O_TRUNC];
+    let path = CString::new(program.as_os_str().as_bytes()).unwrap();
+    let refused = flags.map(|flags| {
+        // SAFETY: the path is NUL-terminated.
+        let opened = unsafe { libc::open(path.as_ptr(), flags) };
+        (opened < 0).then(|| std::io::Error::last_os_error().raw_os_error().unwrap())
+    });
+    let still_runs = running.try_wait().unwrap().is_none();
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(refused, [Some(libc::ETXTBSY); 4]);
+    assert!(still_runs);
+    assert_eq!(fs::metadata(&program).unwrap().len(), length);
+}

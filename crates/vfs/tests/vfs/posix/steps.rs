@@ -203,6 +203,7 @@ pub fn flags() -> impl Strategy<Value = OpenFlags> {
             truncate: truncate && access != 0,
             exclusive,
             no_atime: false,
+            execute: false,
         },
     )
 }
