@@ -1,6 +1,7 @@
 //! Values of the kernel's protocol as values of ours, and back.
 
 use bytes::Bytes;
+use dfs_proto::lock::{LockMode, LockRange};
 use dfs_proto::meta::{RenameMode, SetTime, XattrMode};
 use dfs_proto::{Attr, FileKind, Ino, Name, XattrName};
 use dfs_vfs::{Allocation, Caller, OpenFlags, Seek};
@@ -129,6 +130,32 @@ pub(crate) fn xattr_mode(flags: i32) -> Result<XattrMode, Errno> {
     }
 }
 
+/// What a lock request wants; `None` takes locks away.
+pub(crate) fn lock_mode(kind: i32) -> Result<Option<LockMode>, Errno> {
+    match kind {
+        libc::F_RDLCK => Ok(Some(LockMode::Shared)),
+        libc::F_WRLCK => Ok(Some(LockMode::Exclusive)),
+        libc::F_UNLCK => Ok(None),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// The other way.
+pub(crate) fn lock_type(mode: LockMode) -> i32 {
+    match mode {
+        LockMode::Shared => libc::F_RDLCK,
+        LockMode::Exclusive => libc::F_WRLCK,
+    }
+}
+
+/// The bytes of a lock request, which the kernel has checked; what no file can have is refused all the same.
+pub(crate) fn lock_range(first: u64, last: u64) -> Result<LockRange, Errno> {
+    if first > last || last > LockRange::END {
+        return Err(Errno::EINVAL);
+    }
+    Ok(LockRange { first, last })
+}
+
 /// The modes of fallocate(2) that make sense for files made of blobs.
 pub(crate) fn allocation(mode: i32) -> Result<Allocation, Errno> {
     const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
@@ -184,6 +211,10 @@ mod tests {
         for mode in [libc::FALLOC_FL_PUNCH_HOLE, libc::FALLOC_FL_COLLAPSE_RANGE, 0x1000] {
             assert_eq!(allocation(mode).unwrap_err().code(), libc::EOPNOTSUPP, "{mode:#x}");
         }
+        assert!(lock_mode(77).is_err());
+        assert!(lock_range(2, 1).is_err());
+        assert!(lock_range(0, u64::MAX).is_err());
+        assert_eq!(lock_range(0, LockRange::END).unwrap(), LockRange::WHOLE);
         assert_eq!(seek(libc::SEEK_SET).unwrap_err().code(), libc::EINVAL);
     }
 }

@@ -82,6 +82,7 @@ pub async fn mount(config: MountConfig) -> anyhow::Result<Mounted> {
             vfs: vfs.clone(),
             runtime: tokio::runtime::Handle::current(),
             requests: Requests::default(),
+            session: session.clone(),
         };
         let (options, at) = (options(&config), mountpoint.clone());
         tokio::task::spawn_blocking(move || fuser::spawn_mount(adapter, &at, &options))

@@ -43,7 +43,6 @@ pub(crate) enum Patience {
     /// A caught request to stop, too: the operation can be made again.
     Retried,
     /// The operation listens to the interrupt itself; should it not, the end of the process.
-    #[cfg_attr(not(test), expect(dead_code, reason = "locks come next"))]
     Lock,
     /// A process that was killed waits here no longer than moments.
     Closing,

@@ -8,13 +8,14 @@ use crate::convert::file_attr;
 use crate::errno::errno;
 use crate::requests::{Interrupted, Patience};
 use bytes::Bytes;
+use dfs_proto::lock::LockHolder;
 use dfs_proto::meta::Space;
-use dfs_proto::{Attr, Ino};
-use dfs_vfs::{Created, Fh, OpenedFile, Vfs, VfsError};
+use dfs_proto::{Attr, Ino, SessionId};
+use dfs_vfs::{Created, Fh, LockWish, OpenedFile, Vfs, VfsError};
 use fuser::{
     Errno, FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request,
 };
 use parking_lot::Mutex;
 use std::pin::pin;
@@ -32,10 +33,16 @@ pub(super) struct Leftover {
     open: Option<Fh>,
     open_directory: Option<Fh>,
     looked_up: Option<Ino>,
+    locked: Option<(Fh, LockWish)>,
 }
 
 impl Leftover {
     async fn give_back(self, vfs: &Vfs) {
+        if let Some((fh, wish)) = self.locked
+            && let Err(e) = vfs.unlock(fh, wish.space, wish.owner, wish.range).await
+        {
+            log::debug!("a lock that nobody waits for could not be given back: {e}");
+        }
         if let Some(fh) = self.open {
             vfs.release(fh).await;
         }
@@ -166,6 +173,7 @@ refuse_by_error!(
     ReplyDirectoryPlus,
     ReplyEmpty,
     ReplyEntry,
+    ReplyLock,
     ReplyLseek,
     ReplyOpen,
     ReplyStatfs,
@@ -260,6 +268,39 @@ impl Outcome<ReplyWrite> for u32 {
 impl Outcome<ReplyLseek> for i64 {
     fn send(self, _: &Vfs, reply: ReplyLseek) {
         reply.offset(self);
+    }
+}
+
+/// A lock that was taken.
+pub(super) struct Taken(pub Fh, pub LockWish);
+
+impl Outcome<ReplyEmpty> for Taken {
+    fn send(self, _: &Vfs, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn leftover(&self) -> Leftover {
+        Leftover { locked: Some((self.0, self.1)), ..Leftover::default() }
+    }
+}
+
+/// What is in the way of a lock, as the mount of session `own` tells it.
+pub(super) struct InTheWay {
+    pub holder: Option<LockHolder>,
+    pub own: SessionId,
+}
+
+impl Outcome<ReplyLock> for InTheWay {
+    fn send(self, _: &Vfs, reply: ReplyLock) {
+        match self.holder {
+            None => reply.locked(0, 0, libc::F_UNLCK, 0),
+            Some(holder) => {
+                // Another machine numbers its processes by itself.
+                let pid = if holder.session == self.own { holder.pid } else { 0 };
+                let kind = crate::convert::lock_type(holder.mode);
+                reply.locked(holder.range.first, holder.range.last, kind, pid);
+            }
+        }
     }
 }
 

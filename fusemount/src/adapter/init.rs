@@ -17,6 +17,9 @@ fn wanted() -> InitFlags {
         | InitFlags::FUSE_DO_READDIRPLUS
         | InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_ASYNC_DIO
+        // Locks that other mounts see; the kernel's own are seen on this machine only.
+        | InitFlags::FUSE_POSIX_LOCKS
+        | InitFlags::FUSE_FLOCK_LOCKS
         // The kernel checks access control lists, and leaves the umask to where default ones are known.
         | InitFlags::FUSE_POSIX_ACL
         | InitFlags::FUSE_DONT_MASK

@@ -7,23 +7,25 @@ mod answer;
 mod init;
 
 use crate::convert::{
-    allocation, caller, file_attr, file_type, ino, kind_of_mode, name, open_flags, permissions, rename_mode,
-    seek, set_time, xattr_list, xattr_mode, xattr_name,
+    allocation, caller, file_attr, file_type, ino, kind_of_mode, lock_mode, lock_range, name, open_flags,
+    permissions, rename_mode, seek, set_time, xattr_list, xattr_mode, xattr_name,
 };
 use crate::descriptors;
 use crate::errno::errno;
 use crate::requests::{Patience, Requests};
-use answer::{GENERATION, OpenedDirectory, Slot, Valued};
+use answer::{GENERATION, InTheWay, OpenedDirectory, Slot, Taken, Valued};
 use bytes::Bytes;
+use dfs_client::Session;
 use dfs_proto::Name;
+use dfs_proto::lock::{self, LockMode, LockRange, LockSpace};
 use dfs_proto::meta::AttrChanges;
-use dfs_vfs::{Fh, Vfs, VfsError};
+use dfs_vfs::{Fh, LockWish, Vfs, VfsError};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig,
-    LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
+    LkFlags, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, RequestId, SetxattrFlags,
-    TimeOrNow, WriteFlags,
+    ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, RequestId,
+    SetxattrFlags, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -39,10 +41,18 @@ pub(crate) struct Adapter {
     pub vfs: Arc<Vfs>,
     pub runtime: Handle,
     pub requests: Requests,
+    /// Who this mount is to the master.
+    pub session: Arc<Session>,
 }
 
 fn fh(handle: FileHandle) -> Fh {
     Fh(handle.0)
+}
+
+fn lock_wish(owner: LockOwner, range: LockRange, mode: LockMode, pid: u32, flags: LkFlags) -> LockWish {
+    let whole = flags.contains(LkFlags::FUSE_LK_FLOCK);
+    let space = if whole { LockSpace::Whole } else { LockSpace::Range };
+    LockWish { space, owner: lock::LockOwner(owner.0), range, mode, pid }
 }
 
 /// The value, or the errno as the answer.
@@ -276,10 +286,10 @@ impl Filesystem for Adapter {
     }
 
     fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
-        let pid = request.pid();
+        let (pid, owner) = (request.pid(), lock::LockOwner(owner.0));
         let others_open = move |_: &Name, inode| descriptors::has_open(pid, inode);
         self.answer(request, Patience::Closing, "close", reply, |vfs| async move {
-            vfs.flush(fh(handle), dfs_proto::LockOwner(owner.0), others_open).await
+            vfs.flush(fh(handle), owner, others_open).await
         });
     }
 
@@ -309,6 +319,58 @@ impl Filesystem for Adapter {
             reply,
             |vfs| async move { vfs.fsync(fh(handle)).await },
         );
+    }
+
+    fn getlk(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        first: u64,
+        last: u64,
+        kind: i32,
+        pid: u32,
+        flags: LkFlags,
+        reply: ReplyLock,
+    ) {
+        let (range, mode) = (decode!(reply, lock_range(first, last)), decode!(reply, lock_mode(kind)));
+        let mode = decode!(reply, mode.ok_or(Errno::EINVAL));
+        let wish = lock_wish(owner, range, mode, pid, flags);
+        let own = self.session.id();
+        self.answer(request, Patience::Retried, "a question for a lock", reply, |vfs| async move {
+            let holder = vfs.test_lock(fh(handle), wish).await?;
+            Ok(InTheWay { holder, own })
+        });
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        first: u64,
+        last: u64,
+        kind: i32,
+        pid: u32,
+        wait: bool,
+        flags: LkFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (range, mode) = (decode!(reply, lock_range(first, last)), decode!(reply, lock_mode(kind)));
+        let Some(mode) = mode else {
+            // The mode says nothing when locks go.
+            let wish = lock_wish(owner, range, LockMode::Shared, pid, flags);
+            return self.answer(request, Patience::Whole, "an unlock", reply, |vfs| async move {
+                vfs.unlock(fh(handle), wish.space, wish.owner, wish.range).await
+            });
+        };
+        let wish = lock_wish(owner, range, mode, pid, flags);
+        self.answer_listening(request, Patience::Lock, "a lock", reply, |vfs, interrupted| async move {
+            vfs.lock(fh(handle), wish, wait, interrupted.wait()).await?;
+            Ok(Taken(fh(handle), wish))
+        });
     }
 
     fn fallocate(

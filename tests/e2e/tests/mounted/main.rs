@@ -10,6 +10,7 @@ mod contents;
 mod directories;
 mod faults;
 mod interrupts;
+mod locks;
 mod names;
 mod nodes;
 mod set_id;
