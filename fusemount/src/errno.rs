@@ -17,6 +17,7 @@ pub(crate) fn errno(operation: &str, e: &VfsError) -> Errno {
         | VfsError::NameTaken
         | VfsError::NotEmpty
         | VfsError::Forgotten(_)
+        | VfsError::Removed(_)
         | VfsError::TooLarge
         | VfsError::InvalidArgument(_)
         | VfsError::NotSupported(_)

@@ -55,6 +55,24 @@ impl Vfs {
         self.drop_from_kernel(file, revalidated.is_ok() && has_heard).await;
     }
 
+    /// Makes sure that the kernel does not go on with the size that the file had before others changed it: an open
+    /// sees what was closed before it, also when the news of that are still on their way.
+    pub(crate) async fn drop_old_size(&self, file: &Arc<File>) {
+        let version = file.lock().attr.version;
+        let is_old = self.names.told(file.ino).is_some_and(|told| told.version != version);
+        let Some(kernel) = self.kernel.get().filter(|_| is_old) else { return };
+        if timeout(DROPPED_WITHIN, kernel.drop_attributes_then(file.ino)).await.is_ok() {
+            self.names.attributes_dropped(file.ino, version);
+        } else {
+            log::warn!(
+                "inode {}: the kernel has not dropped the attributes that it had cached within {} s; who has opened \
+                 the file now may see its old size for a moment",
+                file.ino,
+                DROPPED_WITHIN.as_secs()
+            );
+        }
+    }
+
     /// Returns when the kernel has carried out all invalidations so far, and dropped the file's attributes, and its
     /// pages if they may not be those of the present content.
     async fn drop_from_kernel(&self, file: &Arc<File>, is_certain: bool) {

@@ -22,6 +22,9 @@ pub enum VfsError {
     /// The inode is not known here and has no name under which it could be found.
     #[error("inode {0} is not known to this mount any more")]
     Forgotten(Ino),
+    /// The inode was removed by others; the name that led to it has to be looked up again (ESTALE).
+    #[error("inode {0} was removed meanwhile")]
+    Removed(Ino),
     /// An offset or a size beyond what a file may have.
     #[error("an offset or a size is beyond what a file may have")]
     TooLarge,
@@ -71,7 +74,7 @@ impl VfsError {
             VfsError::Executed => ErrorCode::NotPermitted,
             VfsError::NameTaken => ErrorCode::Exists,
             VfsError::NotEmpty => ErrorCode::NotEmpty,
-            VfsError::Forgotten(_) => ErrorCode::Stale,
+            VfsError::Forgotten(_) | VfsError::Removed(_) => ErrorCode::Stale,
             VfsError::TooLarge => ErrorCode::TooLarge,
             VfsError::NotSupported(_) => ErrorCode::NotSupported,
             VfsError::StagingFull { .. } => ErrorCode::Timeout,

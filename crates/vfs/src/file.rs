@@ -53,6 +53,8 @@ pub(crate) struct FileState {
     pub locks: FileLocks,
     /// How many opens the master has noted for this session.
     pub pins: u32,
+    /// The kernel knows that it has no name: it lost the last one here, or never had one.
+    pub is_nameless: bool,
     /// The content version that is known to be on the disks of enough nodes.
     pub durable_version: Option<Version>,
     /// How often others have been heard to change it: an answer that was under way meanwhile is old.
@@ -85,6 +87,7 @@ impl File {
             opens: 0,
             locks: FileLocks::default(),
             pins: 0,
+            is_nameless: false,
             durable_version: None,
             changes: 0,
             accessed: None,
@@ -134,6 +137,11 @@ impl FileState {
     /// session that noted it may be over.
     pub fn needs_pin(&self) -> bool {
         self.opens > 0 && (self.pins == 0 || self.stale) && matches!(self.origin, Origin::Published)
+    }
+
+    /// Whether it is open and the master has not been told so.
+    pub fn is_unpinned(&self) -> bool {
+        self.opens > 0 && self.pins == 0 && matches!(self.origin, Origin::Published)
     }
 
     /// Takes over an answer of the master, if nothing later has been taken over meanwhile. Changes made here

@@ -35,9 +35,9 @@ impl Vfs {
         }
         self.data.forget_placement();
         let Some(kernel) = self.kernel.get() else { return };
-        for (ino, parent, name) in self.names.all_known() {
+        for (ino, names) in self.names.all_known() {
             kernel.drop_pages(ino);
-            if let Some(name) = name {
+            for (parent, name) in names {
                 kernel.drop_entry(parent, &name);
             }
         }

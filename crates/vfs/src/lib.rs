@@ -29,6 +29,7 @@ mod layer;
 mod locks;
 mod names;
 mod ops;
+mod pins;
 mod publish;
 mod range_map;
 mod read;

@@ -11,6 +11,9 @@ const STORED_AS_MAX: usize = 4096;
 /// Inodes whose latest change is remembered, to tell which answers of the master it has overtaken.
 const OVERTAKING_MAX: usize = 4096;
 
+/// Names of one inode that are kept besides the last one. The kernel drops more than those by itself, with time.
+const EARLIER_NAMES_MAX: usize = 64;
+
 /// The set-group-id bit of a mode.
 const SET_GID: u16 = 0o2000;
 
@@ -22,6 +25,8 @@ pub(crate) struct Known {
     /// The name it was last found under.
     pub parent: Ino,
     pub name: Option<Name>,
+    /// Other names that the kernel may have it under: hard links, and names that others have changed.
+    earlier: Vec<(Ino, Name)>,
     /// The content version whose pages the kernel may have.
     pub cached: Option<Version>,
     /// What the kernel was last told of its attributes.
@@ -30,7 +35,26 @@ pub(crate) struct Known {
 
 impl Known {
     fn new(parent: Ino) -> Known {
-        Known { lookups: 0, parent, name: None, cached: None, told: None }
+        Known { lookups: 0, parent, name: None, earlier: Vec::new(), cached: None, told: None }
+    }
+
+    fn found_as(&mut self, parent: Ino, name: &Name) {
+        let is_it = |p: Ino, n: &Name| p == parent && n == name;
+        if let Some(last) = self.name.take().filter(|last| !is_it(self.parent, last)) {
+            self.earlier.retain(|(p, n)| !is_it(*p, n));
+            if self.earlier.len() >= EARLIER_NAMES_MAX {
+                self.earlier.remove(0);
+            }
+            self.earlier.push((self.parent, last));
+        }
+        self.parent = parent;
+        self.name = Some(name.clone());
+    }
+
+    /// Every name that the kernel may have it under.
+    fn names(&self) -> Vec<(Ino, Name)> {
+        let last = self.name.clone().map(|name| (self.parent, name));
+        self.earlier.iter().cloned().chain(last).collect()
     }
 }
 
@@ -55,6 +79,8 @@ impl PassedOn {
 pub(crate) struct Told {
     /// What new files take over from it; `None` when that may have changed since.
     pub passes_on: Option<PassedOn>,
+    /// The content version that its size is of.
+    pub version: Version,
     pub atime: Timestamp,
     pub ctime: Timestamp,
     /// The later one of mtime and ctime.
@@ -118,8 +144,7 @@ impl Names {
         let mut inner = self.inner.lock();
         let known = inner.known.entry(ino).or_insert_with(|| Known::new(parent));
         known.lookups += 1;
-        known.parent = parent;
-        known.name = Some(name.clone());
+        known.found_as(parent, name);
     }
 
     /// Notes that the kernel was told of `ino`, which has no name, once more.
@@ -186,6 +211,7 @@ impl Names {
         }
         known.told = Some(Told {
             passes_on: (!is_overtaken).then(|| PassedOn::of(attr)),
+            version: attr.version,
             atime: attr.atime,
             ctime: attr.ctime,
             changed: attr.ctime.max(attr.mtime),
@@ -217,9 +243,15 @@ impl Names {
         self.inner.lock().known.contains_key(&ino)
     }
 
-    /// Every inode that the kernel knows, with its last name.
-    pub fn all_known(&self) -> Vec<(Ino, Ino, Option<Name>)> {
-        self.inner.lock().known.iter().map(|(ino, k)| (*ino, k.parent, k.name.clone())).collect()
+    /// Whether this is the name under which the kernel last found the inode.
+    pub fn is_known_as(&self, ino: Ino, parent: Ino, name: &Name) -> bool {
+        let known = self.known(ino);
+        known.is_some_and(|known| known.parent == parent && known.name.as_ref() == Some(name))
+    }
+
+    /// Every inode that the kernel knows, with the names that it may have it under.
+    pub fn all_known(&self) -> Vec<(Ino, Vec<(Ino, Name)>)> {
+        self.inner.lock().known.iter().map(|(ino, known)| (*ino, known.names())).collect()
     }
 
     /// Whether pages of `version` may be kept, where the kernel had those of what is returned by the last
@@ -231,12 +263,22 @@ impl Names {
         }
     }
 
-    /// The kernel's pages are those of `after`, if they were those of `before`.
+    /// The kernel's pages are those of `after`, if they were those of `before`, and so is the size that it knows.
     pub fn pages_moved(&self, ino: Ino, before: Version, after: Version) {
-        if let Some(known) = self.inner.lock().known.get_mut(&ino)
-            && (known.cached == Some(before) || known.cached.is_none())
-        {
+        let mut inner = self.inner.lock();
+        let Some(known) = inner.known.get_mut(&ino) else { return };
+        if known.cached.is_none_or(|cached| cached == before) {
             known.cached = Some(after);
+        }
+        if let Some(told) = known.told.as_mut().filter(|told| told.version == before) {
+            told.version = after;
+        }
+    }
+
+    /// The kernel knows no size of another version than this.
+    pub fn attributes_dropped(&self, ino: Ino, version: Version) {
+        if let Some(told) = self.inner.lock().known.get_mut(&ino).and_then(|known| known.told.as_mut()) {
+            told.version = version;
         }
     }
 

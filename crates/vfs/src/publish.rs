@@ -83,6 +83,7 @@ impl Vfs {
         match layer {
             Some(layer) => {
                 self.publish_layer(file, layer, durable).await?;
+                self.pin_if_it_stays_open(file);
                 self.set_postponed(file).await
             }
             None if durable => self.make_published_durable(file).await,

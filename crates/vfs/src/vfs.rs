@@ -200,7 +200,7 @@ impl Vfs {
         }
     }
 
-    fn close_at_master(&self, ino: Ino, count: u32) {
+    pub(crate) fn close_at_master(&self, ino: Ino, count: u32) {
         let meta = self.meta.clone();
         tokio::spawn(async move {
             // Should it get lost, the end of the session closes the file too.
@@ -232,6 +232,11 @@ impl Vfs {
                     state.stale = true;
                     if !state.is_dirty() {
                         return attr;
+                    }
+                    // While changes are being published the answer may have them in it, or not.
+                    if state.in_flight.is_none() {
+                        state.forget_base();
+                        state.set_attr(attr);
                     }
                 } else if attr.version == state.attr.version && attr.ctime >= state.attr.ctime {
                     state.set_attr(attr);

@@ -2,7 +2,7 @@
 
 use super::Caller;
 use crate::VfsError;
-use crate::file::{File, FileState, Origin};
+use crate::file::{File, Origin};
 use crate::vfs::Vfs;
 use bytes::Bytes;
 use dfs_proto::meta::{Make, ReadOp, Removed, Rename, RenameMode, WriteOp};
@@ -133,6 +133,9 @@ impl Vfs {
             return Err(VfsError::OddAnswer("a link"));
         };
         self.entry_changed(parent, name);
+        if let Some(file) = self.file(ino) {
+            file.lock().is_nameless = false;
+        }
         let attr = self.overlaid(attr);
         self.names.remember(ino, parent, name);
         Ok(self.tell_changed(attr, asked))
@@ -141,7 +144,11 @@ impl Vfs {
     /// Makes sure that the master knows the inode, and if it has no name what was written to it.
     pub(crate) async fn publish_if_new(&self, ino: Ino) -> Result<(), VfsError> {
         match self.file(ino) {
-            Some(file) if file.lock().is_new() => self.publish(&file, false).await,
+            Some(file) if file.lock().is_new() => {
+                self.publish(&file, false).await?;
+                self.pin_published(&file).await;
+                Ok(())
+            }
             Some(file) if file.lock().attr.nlink == 0 => self.publish_all(&file).await,
             _ => Ok(()),
         }
@@ -186,6 +193,9 @@ impl Vfs {
         }
         state.origin = Origin::Dropped;
         state.attr.nlink = 0;
+        let ctime = self.clock.now();
+        state.attr.ctime = ctime;
+        state.dirty.ctime = Some(ctime);
         let unused = state.opens == 0;
         drop(state);
         self.names.remove_pending(parent, name, file.ino);
@@ -207,20 +217,12 @@ impl Vfs {
         }
     }
 
-    /// Makes sure that the master keeps an open file's inode when its last name goes.
-    async fn pin(&self, ino: Ino) -> Result<(), VfsError> {
-        let Some(file) = self.hold_if(ino, FileState::needs_pin) else { return Ok(()) };
-        let serial = file.publishing.lock().await;
-        let pinned = self.revalidate(&file).await;
-        drop(serial);
-        self.let_go(&file);
-        pinned
-    }
-
     pub(crate) fn note_removed(&self, removed: &Removed) {
         self.names.changed_here(removed.ino);
         if let Some(file) = self.file(removed.ino) {
-            file.lock().attr.nlink = removed.nlink;
+            let mut state = file.lock();
+            state.attr.nlink = removed.nlink;
+            state.is_nameless = removed.nlink == 0;
         }
     }
 
@@ -252,6 +254,7 @@ impl Vfs {
         let mut name = name.clone();
         if let Some(file) = self.pending_file(parent, &name) {
             self.publish(&file, false).await?;
+            self.pin_published(&file).await;
             name = self.names.stored_as(file.ino).unwrap_or(name);
         }
         let replaced_here = self.make_way(parent, &name, new_parent, new_name, mode).await?;
@@ -278,6 +281,13 @@ impl Vfs {
             self.drop_pending(file, new_parent, new_name);
         }
         drop(serial);
+        if !self.names.is_known_as(renamed.moved.ino, parent, &name)
+            && let Some(kernel) = self.kernel.get()
+        {
+            // The kernel moves the entry that it has, and that was of another inode: others had replaced it.
+            kernel.drop_entry(new_parent, new_name);
+            kernel.drop_entry(parent, &name);
+        }
         self.names.renamed(renamed.moved.ino, new_parent, new_name);
         self.names.changed_here(renamed.moved.ino);
         self.overlaid(renamed.moved);

@@ -12,7 +12,7 @@ use crate::vfs::Vfs;
 use bytes::Bytes;
 use dfs_proto::limits::{BLOB_BYTES_MAX, FILE_BYTES_MAX};
 use dfs_proto::meta::{AttrChanges, Collision, Create, ReadOp};
-use dfs_proto::{Attr, CollisionPolicy, FileKind, Ino, LockOwner, MetaReply, Name, Version};
+use dfs_proto::{Attr, CollisionPolicy, ErrorCode, FileKind, Ino, LockOwner, MetaReply, Name, Version};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -62,6 +62,7 @@ impl Vfs {
             state.base_known_to = u64::MAX;
             state.stale = false;
             drop(state);
+            self.pin_if_it_stays_open(&file);
             return Ok(Created { attr, opened: self.handle_for(file, flags, None) });
         }
         if let Some(created) = self.open_pending(parent, name, flags) {
@@ -178,8 +179,8 @@ impl Vfs {
         if flags.truncate && !flags.write && self.handles.is_executed(ino) {
             return Err(VfsError::Executed);
         }
-        if let Some(file) = self.hold_if(ino, |state| state.is_new()) {
-            // Still the same whole new file: nobody else has seen it.
+        if let Some(file) = self.hold_if(ino, |state| !matches!(state.origin, Origin::Published)) {
+            // Still the same whole new file, with its name or without: nobody else has seen it.
             if flags.truncate {
                 self.empty(caller, &file).await?;
             }
@@ -189,6 +190,7 @@ impl Vfs {
             return self.open_diverted(caller, ino, flags).await;
         }
         let file = self.open_published(ino).await?;
+        self.drop_old_size(&file).await;
         if flags.truncate {
             self.empty(caller, &file).await?;
         }
@@ -218,14 +220,26 @@ impl Vfs {
         Ok(())
     }
 
+    /// An inode that others have removed is refused with `stale`, also when somebody has it open still: the path
+    /// that the kernel came by is out of date then, and it looks it up once more. One that is known to have no
+    /// name has been opened by its descriptor (`/proc/self/fd`).
     async fn open_published(&self, ino: Ino) -> Result<Arc<File>, VfsError> {
-        let (known, changes) = self.file(ino).map_or((None, 0), |file| {
+        let open_here = self.file(ino);
+        let (known, changes) = open_here.as_ref().map_or((None, 0), |file| {
             let state = file.lock();
             (state.base_version(), state.changes)
         });
-        let MetaReply::Opened(opened) = self.read_op(ReadOp::Open { ino, known }).await? else {
-            return Err(VfsError::OddAnswer("an open"));
+        let opened = match self.read_op(ReadOp::Open { ino, known }).await {
+            Ok(MetaReply::Opened(opened)) => opened,
+            Ok(_) => return Err(VfsError::OddAnswer("an open")),
+            Err(e) if e.code() == ErrorCode::NotFound => return Err(VfsError::Removed(ino)),
+            Err(e) => return Err(e),
         };
+        let is_news = |file: &Arc<File>| !std::mem::replace(&mut file.lock().is_nameless, true);
+        if opened.attr.nlink == 0 && open_here.as_ref().is_none_or(is_news) {
+            self.close_at_master(ino, 1);
+            return Err(VfsError::Removed(ino));
+        }
         if let Some(page) = &opened.extents {
             self.data.learn(&page.volumes);
         }
@@ -446,6 +460,10 @@ impl Vfs {
         }
         self.publish_unless_gone(&handle.file, false).await?;
         self.tell_stored_as(handle);
+        let has_other_handles = handle.file.lock().opens > 1;
+        if has_other_handles {
+            self.pin_published(&handle.file).await;
+        }
         Ok(())
     }
 
@@ -455,6 +473,7 @@ impl Vfs {
         self.check_locks_and_changes(&mut handle.file.lock(), fh)?;
         self.publish_unless_gone(&handle.file, true).await?;
         self.tell_stored_as(&handle);
+        self.pin_published(&handle.file).await;
         Ok(())
     }
 

@@ -28,6 +28,7 @@ impl Vfs {
             let mut state = file.lock();
             // The master counts a file that is made without a name as opened.
             state.pins += 1;
+            state.is_nameless = true;
             state.base_known_to = u64::MAX;
             state.stale = false;
         }
@@ -71,6 +72,7 @@ impl Vfs {
         }
         let mut state = file.lock();
         state.pins += 1;
+        state.is_nameless = true;
         state.origin = Origin::Published;
         state.stale = false;
         state.dirty.dirty = true;

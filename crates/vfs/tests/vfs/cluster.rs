@@ -12,8 +12,8 @@ use dfs_proto::{
     SessionId, Timestamp, VolumeId, VolumeInfo, WireError,
 };
 use dfs_vfs::{Caller, OpenFlags, Vfs, VfsConfig};
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 pub const CALLER: Caller = Caller { uid: 1000, gid: 1000, pid: 1, umask: 0o022 };
@@ -34,12 +34,22 @@ pub const APPEND: OpenFlags = OpenFlags { append: true, ..WRITE };
 /// Room that the nodes say they have.
 pub const FREE_BYTES: u64 = 1 << 40;
 
+/// A mount, and what is on its way to it.
+struct Mount {
+    id: u64,
+    vfs: Weak<Vfs>,
+    is_down: bool,
+    waiting: VecDeque<Event>,
+}
+
 pub struct Cluster {
     store: Store,
     blobs: Mutex<HashMap<BlobId, Bytes>>,
     next: AtomicU64,
     opens: Mutex<HashMap<Ino, u32>>,
-    mounts: Mutex<Vec<(u64, Weak<Vfs>)>>,
+    mounts: Mutex<Vec<Mount>>,
+    /// Whether events wait until they are delivered by the test.
+    holds_events: AtomicBool,
     /// Calls of the master so far, by what they were.
     pub calls: Mutex<HashMap<&'static str, usize>>,
     /// Whole blobs fetched so far.
@@ -67,6 +77,7 @@ impl Cluster {
             next: AtomicU64::new(1),
             opens: Mutex::default(),
             mounts: Mutex::default(),
+            holds_events: AtomicBool::new(false),
             calls: Mutex::default(),
             gets: AtomicUsize::new(0),
             free_bytes: AtomicU64::new(FREE_BYTES),
@@ -81,7 +92,12 @@ impl Cluster {
         let meta = Arc::new(Meta { cluster: self.clone(), me });
         let vfs = Vfs::new(config, meta, Arc::new(Data { cluster: self.clone() }));
         vfs.on_reset();
-        self.mounts.lock().unwrap().push((me, Arc::downgrade(&vfs)));
+        self.mounts.lock().unwrap().push(Mount {
+            id: me,
+            vfs: Arc::downgrade(&vfs),
+            is_down: false,
+            waiting: VecDeque::new(),
+        });
         vfs
     }
 
@@ -99,7 +115,7 @@ impl Cluster {
 
     /// Waits until every open that mounts had noted has been closed.
     pub async fn nothing_is_open(&self) {
-        for _ in 0..1000 {
+        for _ in 0..200 {
             if self.opens.lock().unwrap().values().all(|n| *n == 0) {
                 return;
             }
@@ -124,14 +140,16 @@ impl Cluster {
         self.count(&op);
         match op {
             MetaOp::Read(op) => {
-                if let ReadOp::Open { ino, .. } = &op {
-                    *self.opens.lock().unwrap().entry(*ino).or_default() += 1;
+                let opened = if let ReadOp::Open { ino, .. } = &op { Some(*ino) } else { None };
+                if let Some(ino) = opened {
+                    *self.opens.lock().unwrap().entry(ino).or_default() += 1;
                 }
                 let session = Some(SessionId(me));
-                self.store
-                    .read(move |txn| dfs_namespace::read(txn, session, &op))
-                    .await
-                    .map_err(WireError::from)
+                let answer = self.store.read(move |txn| dfs_namespace::read(txn, session, &op)).await;
+                if let (Some(ino), Err(_)) = (opened, &answer) {
+                    *self.opens.lock().unwrap().entry(ino).or_default() -= 1;
+                }
+                answer.map_err(WireError::from)
             }
             MetaOp::Write(op) => {
                 let cluster = self.clone();
@@ -207,13 +225,63 @@ impl Cluster {
     }
 
     fn tell(&self, origin: u64, changes: Vec<dfs_proto::EventKind>) {
-        let mounts = self.mounts.lock().unwrap();
-        for kind in changes {
-            let event = Event { at: EventCursor { boot: 1, seq: 1 }, origin: None, kind };
-            for vfs in mounts.iter().filter(|(id, _)| *id != origin).filter_map(|(_, vfs)| vfs.upgrade()) {
-                vfs.on_event(&event);
+        let mut told = Vec::new();
+        {
+            let mut mounts = self.mounts.lock().unwrap();
+            let holds = self.holds_events.load(Ordering::SeqCst);
+            for kind in changes {
+                let event = Event { at: EventCursor { boot: 1, seq: 1 }, origin: None, kind };
+                for mount in mounts.iter_mut().filter(|m| m.id != origin && !m.is_down) {
+                    match holds {
+                        true => mount.waiting.push_back(event.clone()),
+                        false => told.extend(mount.vfs.upgrade().map(|vfs| (vfs, event.clone()))),
+                    }
+                }
             }
         }
+        told.iter().for_each(|(vfs, event)| vfs.on_event(event));
+    }
+
+    /// From now on events wait for [`Cluster::deliver`].
+    pub fn hold_events(&self) {
+        self.holds_events.store(true, Ordering::SeqCst);
+    }
+
+    /// Delivers up to `count` of the events that wait for a mount (numbered from 0 as they were made).
+    pub fn deliver(&self, mount: usize, count: usize) {
+        let (vfs, events) = {
+            let mut mounts = self.mounts.lock().unwrap();
+            let mount = &mut mounts[mount];
+            let count = count.min(mount.waiting.len());
+            (mount.vfs.upgrade(), mount.waiting.drain(..count).collect::<Vec<_>>())
+        };
+        if let Some(vfs) = vfs {
+            events.iter().for_each(|event| vfs.on_event(event));
+        }
+    }
+
+    /// The stream of events to a mount breaks: what waits is lost.
+    pub fn stream_down(&self, mount: usize) {
+        if let Some(vfs) = self.set_stream(mount, true) {
+            vfs.on_down();
+        }
+    }
+
+    /// The stream stands again, or is said to once more.
+    pub fn stream_up(&self, mount: usize) {
+        if let Some(vfs) = self.set_stream(mount, false) {
+            vfs.on_reset();
+        }
+    }
+
+    fn set_stream(&self, mount: usize, is_down: bool) -> Option<Arc<Vfs>> {
+        let mut mounts = self.mounts.lock().unwrap();
+        let mount = &mut mounts[mount];
+        if is_down {
+            mount.waiting.clear();
+        }
+        mount.is_down = is_down;
+        mount.vfs.upgrade()
     }
 }
 

@@ -2,10 +2,13 @@
 
 use crate::cluster::{APPEND, CALLER, Cluster, READ, READ_WRITE, WRITE};
 use crate::{close, content, name, names, store, write_all};
+use dfs_client::EventHandler;
 use dfs_proto::limits::FILE_BYTES_MAX;
 use dfs_proto::meta::{AttrChanges, RenameMode};
-use dfs_proto::{CollisionPolicy, ErrorCode, Ino};
-use dfs_vfs::{Allocation, Fh, Listed, OpenFlags, Vfs, VfsConfig, VfsError};
+use dfs_proto::{CollisionPolicy, ErrorCode, Ino, Name};
+use dfs_vfs::{Allocation, Fh, KernelCaches, Listed, OpenFlags, Vfs, VfsConfig, VfsError};
+use std::sync::{Arc, Mutex};
+use tokio::sync::oneshot;
 
 fn replacing() -> VfsConfig {
     VfsConfig { collision: CollisionPolicy::Replace, ..VfsConfig::default() }
@@ -193,4 +196,163 @@ async fn regression_a_program_that_runs_is_not_emptied() {
     close(&vfs, running).await.unwrap();
     close(&vfs, vfs.open(CALLER, ino, empty).await.unwrap().fh).await.unwrap();
     assert_eq!(content(&vfs, "program").await.unwrap(), b"");
+}
+
+#[tokio::test]
+async fn regression_a_file_made_here_outlives_its_removal_by_others_while_it_is_open() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.mount(replacing()), cluster.mount(replacing()));
+    let made = a.create(CALLER, Ino::ROOT, &name("f"), 0o644, READ_WRITE).await.unwrap();
+    write_all(&a, made.opened.fh, 0, b"kept").await;
+    a.fsync(made.opened.fh).await.unwrap();
+    b.unlink(Ino::ROOT, &name("f")).await.unwrap();
+    assert_eq!(a.read(made.opened.fh, 0, 10).await.unwrap(), "kept");
+    write_all(&a, made.opened.fh, 4, b"!").await;
+    a.fsync(made.opened.fh).await.unwrap();
+    assert_eq!(a.read(made.opened.fh, 0, 10).await.unwrap(), "kept!");
+    close(&a, made.opened.fh).await.unwrap();
+    cluster.nothing_is_open().await;
+}
+
+/// The kernel comes with the inode of a path that it has cached. `stale` makes it look the path up once more.
+#[tokio::test]
+async fn regression_a_path_that_others_have_replaced_is_looked_up_again() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.mount(replacing()), cluster.mount(replacing()));
+    let old = store(&a, "f", b"old").await;
+    store(&a, "new", b"new").await;
+    let reader = b.open(CALLER, old, READ).await.unwrap().fh;
+    a.rename(Ino::ROOT, &name("new"), Ino::ROOT, &name("f"), RenameMode::Replace).await.unwrap();
+    assert_eq!(b.open(CALLER, old, READ).await.unwrap_err().code(), ErrorCode::Stale);
+    assert_eq!(b.read(reader, 0, 10).await.unwrap(), "old", "who has it open goes on with it");
+    let again = b.open(CALLER, old, READ).await.unwrap().fh;
+    assert_eq!(b.read(again, 0, 10).await.unwrap(), "old", "through /proc/self/fd, too");
+    close(&b, again).await.unwrap();
+    close(&b, reader).await.unwrap();
+    cluster.nothing_is_open().await;
+    assert_eq!(b.open(CALLER, old, READ).await.unwrap_err().code(), ErrorCode::Stale);
+}
+
+#[tokio::test]
+async fn regression_a_file_that_lost_its_name_before_it_was_published_can_be_opened_by_its_descriptor() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(replacing());
+    let made = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap();
+    write_all(&vfs, made.opened.fh, 0, b"scratch").await;
+    vfs.unlink(Ino::ROOT, &name("f")).await.unwrap();
+    let again = vfs.open(CALLER, made.attr.ino, READ).await.unwrap().fh;
+    close(&vfs, made.opened.fh).await.unwrap();
+    assert_eq!(vfs.read(again, 0, 100).await.unwrap(), "scratch");
+    close(&vfs, again).await.unwrap();
+}
+
+#[tokio::test]
+async fn regression_a_writer_sees_how_long_others_have_made_the_file() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.mount(replacing()), cluster.mount(replacing()));
+    let ino = store(&a, "f", b"").await;
+    let fh = a.open(CALLER, ino, READ_WRITE).await.unwrap().fh;
+    write_all(&a, fh, 0, b"a").await;
+    let other = b.open(CALLER, ino, WRITE).await.unwrap().fh;
+    write_all(&b, other, 3, b"b").await;
+    close(&b, other).await.unwrap();
+    assert_eq!(a.getattr(ino).await.unwrap().size, 4);
+    assert_eq!(a.read(fh, 0, 10).await.unwrap(), "a\0\0b".as_bytes());
+    close(&a, fh).await.unwrap();
+}
+
+/// A kernel that keeps everything: it takes note of what it is told to drop.
+#[derive(Default)]
+struct Dropped(Mutex<Vec<String>>);
+
+impl Dropped {
+    fn note(&self, what: String) {
+        self.0.lock().unwrap().push(what);
+    }
+
+    fn note_then(&self, what: String) -> oneshot::Receiver<()> {
+        self.note(what);
+        let (done, carried_out) = oneshot::channel();
+        done.send(()).unwrap();
+        carried_out
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl KernelCaches for Dropped {
+    fn drop_attributes(&self, ino: Ino) {
+        self.note(format!("attributes {ino}"));
+    }
+
+    fn drop_pages(&self, ino: Ino) {
+        self.note(format!("pages {ino}"));
+    }
+
+    fn drop_attributes_then(&self, ino: Ino) -> oneshot::Receiver<()> {
+        self.note_then(format!("attributes {ino}"))
+    }
+
+    fn drop_pages_then(&self, ino: Ino) -> oneshot::Receiver<()> {
+        self.note_then(format!("pages {ino}"))
+    }
+
+    fn drop_entry(&self, _: Ino, name: &Name) {
+        self.note(format!("entry {name}"));
+    }
+}
+
+/// The kernel reads no further than the size that it knows.
+#[tokio::test]
+async fn regression_an_open_ends_the_size_that_the_kernel_had_before() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.mount(replacing()), cluster.mount(replacing()));
+    let kernel = Arc::new(Dropped::default());
+    b.set_kernel(kernel.clone());
+    cluster.hold_events();
+    let ino = store(&a, "f", b"old").await;
+    b.lookup(Ino::ROOT, &name("f")).await.unwrap();
+    let fh = a.open(CALLER, ino, WRITE).await.unwrap().fh;
+    write_all(&a, fh, 0, b"longer").await;
+    close(&a, fh).await.unwrap();
+    assert!(kernel.take().is_empty(), "the news are still on their way");
+    let fh = b.open(CALLER, ino, READ).await.unwrap().fh;
+    assert_eq!(kernel.take(), [format!("attributes {ino}")]);
+    close(&b, fh).await.unwrap();
+    let fh = b.open(CALLER, ino, READ).await.unwrap().fh;
+    assert!(kernel.take().is_empty(), "once is enough");
+    close(&b, fh).await.unwrap();
+}
+
+/// A rename moves the entry that the kernel has, whatever it names.
+#[tokio::test]
+async fn regression_a_rename_of_what_others_have_replaced_leaves_no_wrong_entry() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.mount(replacing()), cluster.mount(replacing()));
+    let kernel = Arc::new(Dropped::default());
+    b.set_kernel(kernel.clone());
+    cluster.hold_events();
+    store(&a, "f", b"old").await;
+    store(&a, "new", b"new").await;
+    b.lookup(Ino::ROOT, &name("f")).await.unwrap();
+    a.rename(Ino::ROOT, &name("new"), Ino::ROOT, &name("f"), RenameMode::Replace).await.unwrap();
+    b.rename(Ino::ROOT, &name("f"), Ino::ROOT, &name("g"), RenameMode::Replace).await.unwrap();
+    assert!(kernel.take().contains(&"entry g".to_owned()));
+}
+
+#[tokio::test]
+async fn regression_every_name_of_a_file_is_dropped_when_nobody_tells_of_changes_any_more() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(replacing());
+    let kernel = Arc::new(Dropped::default());
+    vfs.set_kernel(kernel.clone());
+    let ino = store(&vfs, "one", b"1").await;
+    vfs.link(ino, Ino::ROOT, &name("two")).await.unwrap();
+    vfs.on_down();
+    let dropped = kernel.take();
+    for entry in ["entry one", "entry two"] {
+        assert!(dropped.contains(&entry.to_owned()), "{dropped:?}");
+    }
 }
