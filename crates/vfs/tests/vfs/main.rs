@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod cluster;
+mod coherence;
 mod collisions;
 mod limits;
 mod model;
