@@ -314,6 +314,11 @@ impl Names {
         }
     }
 
+    /// Whether any file exists here only.
+    pub fn has_pending(&self) -> bool {
+        !self.inner.lock().pending.is_empty()
+    }
+
     pub fn pending_in(&self, parent: Ino) -> Vec<(Name, Ino)> {
         let inner = self.inner.lock();
         if inner.pending.is_empty() {

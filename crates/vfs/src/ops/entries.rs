@@ -258,6 +258,9 @@ impl Vfs {
             name = self.names.stored_as(file.ino).unwrap_or(name);
         }
         let replaced_here = self.make_way(parent, &name, new_parent, new_name, mode).await?;
+        if mode == RenameMode::Replace {
+            self.must_hold_nothing_unpublished(parent, &name, new_parent, new_name).await?;
+        }
         // A publish under way decides first whether what is replaced still exists here only.
         let serial = match &replaced_here {
             Some(file) => Some(file.publishing.lock().await),
@@ -301,6 +304,32 @@ impl Vfs {
         }
         Ok(())
     }
+    /// Refuses to put a directory in the place of one that holds files which exist here only: to the master that
+    /// one is empty.
+    async fn must_hold_nothing_unpublished(
+        &self,
+        parent: Ino,
+        name: &Name,
+        new_parent: Ino,
+        new_name: &Name,
+    ) -> Result<(), VfsError> {
+        if !self.names.has_pending() {
+            return Ok(());
+        }
+        let there = match self.find(new_parent, new_name).await {
+            Ok(there) => there,
+            Err(e) if e.code() == ErrorCode::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        if there.kind != FileKind::Directory || self.names.pending_in(there.ino).is_empty() {
+            return Ok(());
+        }
+        let moved = self.find(parent, name).await?;
+        // The master refuses what is no directory, and has nothing to do for a directory that stays itself.
+        let replaces = moved.kind == FileKind::Directory && moved.ino != there.ino;
+        if replaces { Err(VfsError::NotEmpty) } else { Ok(()) }
+    }
+
     /// Sees to a file that exists here only and has the new name of a rename. One that is replaced is returned:
     /// it goes with the rename, and need not be published for that. One that is swapped has to be.
     async fn make_way(

@@ -356,3 +356,20 @@ async fn regression_every_name_of_a_file_is_dropped_when_nobody_tells_of_changes
         assert!(dropped.contains(&entry.to_owned()), "{dropped:?}");
     }
 }
+
+#[tokio::test]
+async fn regression_a_directory_with_a_file_that_is_being_written_is_not_replaced() {
+    let cluster = Cluster::new().await;
+    let vfs = cluster.mount(replacing());
+    let dir = vfs.mkdir(CALLER, Ino::ROOT, &name("d"), 0o755).await.unwrap();
+    vfs.mkdir(CALLER, Ino::ROOT, &name("empty"), 0o755).await.unwrap();
+    let fh = vfs.create(CALLER, dir.ino, &name("f"), 0o644, WRITE).await.unwrap().opened.fh;
+    write_all(&vfs, fh, 0, b"precious").await;
+    let (empty, full) = (name("empty"), name("d"));
+    let refused = vfs.rename(Ino::ROOT, &empty, Ino::ROOT, &full, RenameMode::Replace).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::NotEmpty);
+    vfs.rename(Ino::ROOT, &full, Ino::ROOT, &full, RenameMode::Replace).await.unwrap();
+    close(&vfs, fh).await.unwrap();
+    let stored = vfs.lookup(dir.ino, &name("f")).await.unwrap();
+    assert_eq!(stored.size, 8);
+}
