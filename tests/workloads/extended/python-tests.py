@@ -2,7 +2,7 @@
 # What: CPython's own tests of files: os, shutil, tempfile, mmap, fcntl, posix, large files, pathlib, zipfile, tarfile, mailbox, io, glob, dbm, sqlite3 and others, case by case
 # Needs: /usr/lib/python3.11/test/test_os.py=libpython3.11-testsuite python3=python3
 # Version: python3.11 --version
-# Timeout: 1200
+# Timeout: 2400
 import os
 import subprocess
 import sys
@@ -14,8 +14,6 @@ MODULES = """test_os test_posix test_shutil test_tempfile test_mmap test_fcntl t
     test_sqlite3 test_py_compile test_compileall test_zipimport""".split()
 # The interpreter that the tests belong to, whatever comes first on the PATH.
 PYTHON = "/usr/bin/python3.11"
-# These want 2 GB and more of disk, and time.
-RESOURCES = "-largefile"
 top = sys.argv[1]
 report = os.path.join(os.environ["WORKLOAD_SCRATCH"], "report.xml")
 
@@ -27,7 +25,7 @@ def outcome_of(case):
 
 
 for module in MODULES:
-    command = [PYTHON, "-m", "test", "--tempdir", top, "--timeout", "100", "--junit-xml", report, module]
+    command = [PYTHON, "-m", "test", "--tempdir", top, "--timeout", "600", "--junit-xml", report, module]
     if os.path.exists(report):
         os.unlink(report)
     done = subprocess.run(command, capture_output=True, text=True, cwd=top, env=os.environ | {"TMPDIR": top})

@@ -54,9 +54,12 @@ def table_line(folder, row, result):
     return "| " + " | ".join(map(cell, [row.name, row.what, row.version(), *outcome, *seconds])) + " |\n"
 
 
-def section(folder, rows, results):
+def section(folder, rows, results, within):
+    """The table; rows without a result keep the line that they have."""
+    kept = {line.split("|")[1].strip(): line + "\n" for line in within.splitlines() if line.startswith("| ")}
+    lines = [table_line(folder, row, results[row.name]) if row.name in results else kept.get(row.name, "") for row in rows]
     text = f"Linux {kernel()}; the local directory is on {local_file_system(folder)}.\n\n" + COLUMNS[folder]
-    return text + "".join(table_line(folder, row, results[row.name]) for row in rows)
+    return text + "".join(lines)
 
 
 def markers(folder):
@@ -78,8 +81,8 @@ def split(text, folder):
 def with_section(path, folder, rows, results):
     """The page of `path` with one section written anew; the rest, which people write, stays."""
     text = path.read_text() if path.exists() else skeleton()
-    before, _, after = split(text, folder)
-    return before + section(folder, rows, results) + after
+    before, within, after = split(text, folder)
+    return before + section(folder, rows, results, within) + after
 
 
 def disagreements(path, folder, rows):

@@ -10,6 +10,7 @@ mod contents;
 mod directories;
 mod faults;
 mod interrupts;
+mod linearizable;
 mod locks;
 mod names;
 mod nodes;
