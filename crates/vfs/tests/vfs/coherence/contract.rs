@@ -128,6 +128,10 @@ impl Contract {
         }
         self.set_name(mount, from, None);
         self.set_name(mount, to, Some(ino));
+        // The kernel moves the entry that it has. When others have replaced what that named, it is told to drop it,
+        // and can only do so after the rename, for which it holds the directory.
+        let moved = self.before.get(&(mount, from.clone())).cloned().unwrap_or_default();
+        self.before.entry((mount, to.clone())).or_default().extend(moved);
         true
     }
 
