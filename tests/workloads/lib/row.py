@@ -28,7 +28,7 @@ import time
 
 # Exit status of what cannot be run here, as automake's tests have it.
 CANNOT_RUN = 77
-TIMEOUT_S = 150
+TIMEOUT_S = 300
 # So long after kill -9 at most.
 ENDS_WITHIN_S = 30
 CACHE = pathlib.Path("/var/tmp/dfs-workloads-cache")
