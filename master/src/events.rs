@@ -191,6 +191,24 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_event_for_a_session_is_not_its_own() {
+        let events = Events::new(7, 10);
+        let mut caused: Vec<Option<u64>> = Vec::new();
+        for origin in
+            [None, Some(1), Some(1), Some(2), Some(1), None, None, Some(2), Some(2), Some(3), Some(3)]
+        {
+            events.publish(origin.map(SessionId), kinds(0..2));
+            caused.extend([origin; 2]);
+            for asks in [None, Some(1), Some(2), Some(3)] {
+                let told =
+                    caused.iter().rposition(|by| by.is_none() || *by != asks).map_or(0, |at| at as u64 + 1);
+                let newest = events.newest_for(asks.map(SessionId));
+                assert_eq!(newest, EventCursor { boot: 7, seq: told }, "{asks:?} of {caused:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_reader_sees_what_comes_after_it_follows() {
         let events = Events::new(7, 10);
         events.publish(None, kinds(0..2));

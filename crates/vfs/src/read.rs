@@ -20,6 +20,9 @@ const SMALL_BLOB_BYTES: u32 = 256 << 10;
 /// How often a read starts again because the file changed under it, before it gives up.
 const RESTARTS_MAX: usize = 8;
 
+/// How often a file is validated in a row because it changed meanwhile: far more than happens by chance.
+const VALIDATIONS_MAX: usize = 64;
+
 impl Vfs {
     /// Bytes of an open file: fewer than asked for at its end only.
     pub(crate) async fn read_file(
@@ -59,11 +62,18 @@ impl Vfs {
             return Ok(());
         }
         let _serial = file.publishing.lock().await;
-        if file.lock().stale {
-            self.revalidate(file).await?;
-        }
+        let mut validations = 0;
         while !known(file) {
-            self.fetch_extents(file).await?;
+            // It may be changed again while it is validated.
+            let is_stale = file.lock().stale;
+            if !is_stale {
+                self.fetch_extents(file).await?;
+            } else if validations < VALIDATIONS_MAX {
+                validations += 1;
+                self.revalidate(file).await?;
+            } else {
+                return Err(changes_too_fast(file.ino));
+            }
         }
         Ok(())
     }
