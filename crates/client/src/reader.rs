@@ -160,7 +160,7 @@ async fn one_round(
                 // So that the next blobs are not late as well.
                 inner.health.note_failed(latest.node.id);
                 if let Some(next) = waiting.next() {
-                    log::warn!("blob {} is late from {}; asking {} too", blob.id, latest.node.name, next.node.name);
+                    log::info!("blob {} is late from {}; asking {} too", blob.id, latest.node.name, next.node.name);
                     latest = next;
                     running.push(try_copy(inner, latest.clone(), blob, part));
                 }

@@ -41,6 +41,31 @@ struct State {
     threads: usize,
 }
 
+/// A thread that hashes, or is about to. Dropped before it has ended (a runtime that shuts down does that), it
+/// makes room for another.
+struct Thread(&'static Hasher);
+
+impl Thread {
+    fn work(self) {
+        while let Some(batch) = self.0.next_batch() {
+            let jobs: Vec<&[u8]> = batch.iter().map(|job| &job.data[..]).collect();
+            let digests = digests(&jobs);
+            for (job, digest) in batch.into_iter().zip(digests) {
+                // Who asked may have gone away.
+                let _ = job.done.send(digest);
+            }
+        }
+        // Its end has been counted, at the moment when nothing was left to do.
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.0.state.lock().threads -= 1;
+    }
+}
+
 struct Job {
     data: Bytes,
     done: oneshot::Sender<Md5>,
@@ -55,7 +80,8 @@ impl Hasher {
     async fn hash(&'static self, data: Bytes) -> Result<Md5, ClientError> {
         let (done, digest) = oneshot::channel();
         if self.add(Job { data, done }) {
-            tokio::task::spawn_blocking(|| self.work());
+            let thread = Thread(self);
+            tokio::task::spawn_blocking(move || thread.work());
         }
         let stopped = |_| ClientError::local(ErrorCode::Internal, "a digest was not finished");
         digest.await.map_err(stopped)
@@ -70,17 +96,6 @@ impl Hasher {
             || (state.threads < self.threads_max && state.waiting.len() > state.threads * LANES_MAX);
         state.threads += usize::from(begins);
         begins
-    }
-
-    fn work(&self) {
-        while let Some(batch) = self.next_batch() {
-            let jobs: Vec<&[u8]> = batch.iter().map(|job| &job.data[..]).collect();
-            let digests = digests(&jobs);
-            for (job, digest) in batch.into_iter().zip(digests) {
-                // Who asked may have gone away.
-                let _ = job.done.send(digest);
-            }
-        }
     }
 
     /// The oldest job and those like it that wait; `None` ends the thread.
