@@ -2,7 +2,7 @@
 # What: CPython's own tests of files: os, shutil, tempfile, mmap, fcntl, posix, large files, pathlib, zipfile, tarfile, mailbox, io, glob, dbm, sqlite3 and others, case by case
 # Needs: /usr/lib/python3.11/test/test_os.py=libpython3.11-testsuite python3=python3
 # Version: python3.11 --version
-# Timeout: 2400
+# Timeout: 3600
 import os
 import subprocess
 import sys

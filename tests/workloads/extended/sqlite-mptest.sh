@@ -2,7 +2,7 @@
 # What: SQLite's own test of several processes on one database, built from Debian's source package; crash01 and multiwrite01 in each journal mode
 # Needs: cc=build-essential dpkg-source=dpkg-dev
 # Version: sqlite3 --version | cut -d ' ' -f 1
-# Timeout: 900
+# Timeout: 7200
 . "$(dirname "$0")/../lib/row.sh"
 # Built once for both runs.
 built=$WORKLOAD_CACHE/mptest
@@ -31,7 +31,7 @@ cd "$built"
 for script in crash01.test multiwrite01.test; do
     for journal in delete truncate persist wal; do
         name=${script%.test}-$journal
-        if timeout -k 5 150 ./mptester "$dir/$name.db" --journalmode "$journal" --timeout 100000 "$script" >"$scratch/log" 2>&1; then
+        if timeout -k 5 900 ./mptester "$dir/$name.db" --journalmode "$journal" --timeout 100000 "$script" >"$scratch/log" 2>&1; then
             echo "CASE $name pass"
         else
             echo "CASE $name fail"

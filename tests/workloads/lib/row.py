@@ -146,7 +146,8 @@ def client(action, mountpoint, environment):
 def run_mounted(row, cluster, work):
     """The row's script on mounts of its own. Returns the run and what is wrong with the mounts."""
     environment = {"WORKLOAD_MASTER": cluster.master, "WORKLOAD_BIN": cluster.programs, "WORKLOAD_STATE": cluster.state}
-    mountpoints = [work / f"{row.name}-mount-{number}" for number in range(1, row.mounts + 1)]
+    # Paths stay short, since those of sockets may have 108 bytes.
+    mountpoints = [work / f"{row.name}-{number}" for number in range(1, row.mounts + 1)]
     wrong = []
     try:
         for mountpoint in mountpoints:
