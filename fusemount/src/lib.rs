@@ -10,6 +10,7 @@ mod descriptors;
 mod errno;
 mod kernel;
 mod mount;
+mod predecessors;
 mod requests;
 mod signals;
 

@@ -2,6 +2,7 @@
 
 use crate::adapter::{Adapter, report_unsaved};
 use crate::kernel::KernelNotes;
+use crate::predecessors;
 use crate::requests::Requests;
 use anyhow::Context;
 use dfs_client::{Blobs, BlobsConfig, HttpNodes, MasterClient, Session, Subscription};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// How long the mount waits for the kernel to be done with it after a lazy unmount.
 const DETACH_WAIT: Duration = Duration::from_secs(10);
@@ -64,6 +66,8 @@ pub struct Mounted {
     vfs: Arc<Vfs>,
     session: Arc<Session>,
     ended: watch::Receiver<bool>,
+    /// Keeps the note for those who come after this mount.
+    note: Option<JoinHandle<()>>,
     _events: Subscription,
 }
 
@@ -74,6 +78,7 @@ pub async fn mount(config: MountConfig) -> anyhow::Result<Mounted> {
     master.healthy().await.with_context(|| format!("no dfs master answers at {}", config.master))?;
     let client = format!("dfs-mount@{}:{} {}", host_name(), std::process::id(), mountpoint.display());
     let session = Session::open(master, client).await?;
+    let note = predecessors::succeed(&session).await;
     let data =
         Blobs::new(session.clone(), Arc::new(HttpNodes::new(config.deadline)?), BlobsConfig::default());
     let vfs = Vfs::new(config.vfs.clone(), session.clone(), data);
@@ -100,7 +105,8 @@ pub async fn mount(config: MountConfig) -> anyhow::Result<Mounted> {
         end.send_replace(true);
     })?;
     log::info!("{} is mounted at {}", config.master, mountpoint.display());
-    Ok(Mounted { mountpoint, vfs, session, ended, _events: events })
+    let note = note.map(|note| tokio::spawn(predecessors::keep(note, session.clone())));
+    Ok(Mounted { mountpoint, vfs, session, ended, note, _events: events })
 }
 
 /// Lets the kernel read ahead further than the 128 KiB that it offers a FUSE mount by itself: with requests of
@@ -184,6 +190,9 @@ impl Mounted {
         let unsaved = self.vfs.sync_all().await;
         report_unsaved(&unsaved);
         self.session.close().await;
+        if let Some(note) = &self.note {
+            note.abort();
+        }
         anyhow::ensure!(unsaved.is_empty(), "{} files could not be saved; the log says why", unsaved.len());
         Ok(())
     }
@@ -191,6 +200,9 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
+        if let Some(note) = &self.note {
+            note.abort();
+        }
         if !*self.ended.borrow()
             && let Err(e) = detach(&self.mountpoint)
         {

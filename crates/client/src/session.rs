@@ -102,6 +102,16 @@ impl Session {
         self.shared.current.borrow().clone()
     }
 
+    /// The present session, and each that takes its place.
+    pub fn watch(&self) -> watch::Receiver<SessionReply> {
+        self.shared.current.subscribe()
+    }
+
+    /// Ends another session, whose client is known to be gone.
+    pub async fn end_another(&self, id: SessionId) -> Result<(), ClientError> {
+        self.shared.master.close_session(id, self.shared.master.deadline()).await
+    }
+
     /// Tells `handler` of changes by others until the subscription is dropped.
     ///
     /// `on_reset` is called each time the stream stands: at first, after each `on_down`, and when the master

@@ -64,7 +64,7 @@ async fn unknown_sessions_and_callers_without_one_change_nothing() {
     let make = |session: &str| {
         format!(
             r#"{{"session":{session},"acked_below":0,"calls":[{{"seq":1,"op":{{"write":{{"make":{{
-            "parent":1,"name":"made","ino":0,"kind":"directory","mode":493,"uid":0,"gid":0,"rdev":0,"target":[]
+            "parent":1,"name":"made","ino":0,"kind":"directory","mode":493,"umask":0,"uid":0,"gid":0,"rdev":0,"target":[]
             }}}}}}}}]}}"#
         )
     };
@@ -92,7 +92,7 @@ async fn absurd_sizes_are_refused() {
     for size in ["9223372036854775808", "18446744073709551615"] {
         let body = format!(
             r#"{{"session":{session},"acked_below":0,"calls":[{{"seq":0,"op":{{"write":{{"commit":{{
-            "ino":0,"create":{{"parent":1,"name":"huge","mode":420,"uid":0,"gid":0,"collision":{{"explicit":"rename"}}}},
+            "ino":0,"create":{{"parent":1,"name":"huge","mode":420,"umask":0,"uid":0,"gid":0,"collision":{{"explicit":"rename"}}}},
             "truncate_to":null,"extents":[],"size":{{"exactly":{size}}},"append_from":null,"mtime":null,"md5":null,
             "durable":false}}}}}}}}]}}"#
         );
