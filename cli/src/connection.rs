@@ -120,6 +120,7 @@ impl Connection {
             gid: owner.gid,
             rdev: 0,
             target: bytes::Bytes::new(),
+            opened: false,
         };
         attr(self.write(WriteOp::Make(make)).await?)
     }

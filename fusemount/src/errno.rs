@@ -13,6 +13,8 @@ pub(crate) fn errno(operation: &str, e: &VfsError) -> Errno {
         VfsError::WouldBlock => return Errno::EAGAIN,
         VfsError::Interrupted => return Errno::EINTR,
         VfsError::Executed => return Errno::ETXTBSY,
+        // The kernel walks the path once more.
+        VfsError::Appeared => return Errno::ESTALE,
         VfsError::Client(_)
         | VfsError::NameTaken
         | VfsError::NotEmpty

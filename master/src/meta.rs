@@ -273,6 +273,15 @@ async fn write_all(
     }
 }
 
+/// Whether the operation makes a file that is open from the start.
+fn opens_what_it_makes(op: &WriteOp) -> bool {
+    match op {
+        WriteOp::MakeUnnamed(_) => true,
+        WriteOp::Make(make) => make.opened,
+        _ => false,
+    }
+}
+
 fn session_needed() -> WireError {
     let message = "this operation needs a session; POST /v1/sessions opens one";
     WireError::new(ErrorCode::SessionExpired, message)
@@ -341,7 +350,7 @@ impl WriteBatch {
             changes: &mut self.changes,
         };
         let result = dfs_namespace::write(txn, &mut context, op);
-        let result = result.and_then(|reply| self.pin_unnamed(op, &reply).map(|()| reply));
+        let result = result.and_then(|reply| self.pin_opened(op, &reply).map(|()| reply));
         let result = self.note_wait(txn, op, result);
         txn.end_savepoint(result.is_ok())?;
         match result {
@@ -388,10 +397,10 @@ impl WriteBatch {
         result
     }
 
-    /// A file without a name is open from the start, in this same transaction: the reaper never finds it closed
-    /// before its maker has heard of it.
-    fn pin_unnamed(&self, op: &WriteOp, reply: &MetaReply) -> Result<(), OpError> {
-        let (WriteOp::MakeUnnamed(_), MetaReply::Attr(attr)) = (op, reply) else { return Ok(()) };
+    /// A file without a name, or one that is made to be open, is open from the start, in this same transaction: it
+    /// never goes before its maker has heard of it.
+    fn pin_opened(&self, op: &WriteOp, reply: &MetaReply) -> Result<(), OpError> {
+        let (true, MetaReply::Attr(attr)) = (opens_what_it_makes(op), reply) else { return Ok(()) };
         self.sessions.pin(self.holder, attr.ino).map_err(OpError::Refused)?;
         self.pinned.lock().push(attr.ino);
         Ok(())
@@ -399,7 +408,7 @@ impl WriteBatch {
 
     /// The same for a call whose answer was lost, perhaps with the master that knew of the open.
     fn pin_again(&self, txn: &dyn WriteTxn, op: &WriteOp, result: &CallResult) -> Result<(), OpError> {
-        let (WriteOp::MakeUnnamed(_), Ok(MetaReply::Attr(attr))) = (op, result) else { return Ok(()) };
+        let (true, Ok(MetaReply::Attr(attr))) = (opens_what_it_makes(op), result) else { return Ok(()) };
         if txn.inode(attr.ino)?.is_none() {
             return Ok(());
         }

@@ -5,8 +5,8 @@
 
 mod support;
 
-use dfs_proto::meta::{ClusterOp, Commit, MakeUnnamed, ReadOp, WriteOp};
-use dfs_proto::{Attr, ErrorCode, Ino, MetaOp, MetaReply, Name, SessionId, Timestamp, WireError};
+use dfs_proto::meta::{ClusterOp, Commit, Make, MakeUnnamed, ReadOp, WriteOp};
+use dfs_proto::{Attr, ErrorCode, FileKind, Ino, MetaOp, MetaReply, Name, SessionId, Timestamp, WireError};
 use support::*;
 
 /// A file without a name, made with call 1 of the session.
@@ -79,6 +79,42 @@ async fn a_file_without_a_name_survives_a_restart_that_its_maker_did_not_notice(
     let other = h.session("other").await;
     reaper_has_passed(&h, other).await;
     assert_eq!(attr(&h, maker, 0, MetaOp::Read(ReadOp::GetAttr { ino })).await.unwrap().ino, ino);
+}
+
+/// Whoever makes a file to use it has it open before anybody can remove it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_made_to_be_open_outlives_its_name_until_it_is_closed() {
+    let h = Harness::start().await;
+    let (maker, other) = (h.session("maker").await, h.session("other").await);
+    let make = |opened, name: &str| {
+        let (kind, name, target) = (FileKind::File, Name::new(name).unwrap(), bytes::Bytes::new());
+        let (parent, ino, mode, umask, uid, gid, rdev) = (Ino::ROOT, Ino(0), 0o600, 0, 0, 0, 0);
+        MetaOp::Write(WriteOp::Make(Make {
+            parent,
+            name,
+            ino,
+            kind,
+            mode,
+            umask,
+            uid,
+            gid,
+            rdev,
+            target,
+            opened,
+        }))
+    };
+    let open = attr(&h, maker, 1, make(true, "open")).await.unwrap().ino;
+    assert_eq!(attr(&h, maker, 1, make(true, "open")).await.unwrap().ino, open, "the answer was lost");
+    let closed = attr(&h, maker, 2, make(false, "closed")).await.unwrap().ino;
+    for (seq, name) in [(1, "open"), (2, "closed")] {
+        let unlink = WriteOp::Unlink { parent: Ino::ROOT, name: Name::new(name).unwrap() };
+        h.call(Some(other), seq, MetaOp::Write(unlink)).await.unwrap();
+    }
+    is_reaped(&h, closed).await;
+    reaper_has_passed(&h, other).await;
+    assert_eq!(attr(&h, other, 0, MetaOp::Read(ReadOp::GetAttr { ino: open })).await.unwrap().nlink, 0);
+    h.call(Some(maker), 0, MetaOp::Cluster(ClusterOp::Close { ino: open, count: 1 })).await.unwrap();
+    is_reaped(&h, open).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -131,8 +131,8 @@ pub enum ReadOp {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteOp {
-    /// A directory, symlink, device, FIFO, socket, or an empty file by O_EXCL; `exists` when the name is
-    /// taken. -> [`MetaReply::Attr`]
+    /// A directory, symlink, device, FIFO, socket, or an empty file by open(2) with O_CREAT; `exists` when the name
+    /// is taken. -> [`MetaReply::Attr`]
     Make(Make),
     /// An empty file without a name (O_TMPFILE), which counts as opened once by the session, as by
     /// [`ReadOp::Open`]: it goes with the last close unless it is given a name by [`WriteOp::Link`].
@@ -290,6 +290,8 @@ pub struct Make {
     pub rdev: u32,
     /// Target of a symlink, 1 to 4095 bytes; empty for the rest.
     pub target: Bytes,
+    /// Whether it counts as opened once by the session, as by [`ReadOp::Open`]: for open(2) with O_CREAT.
+    pub opened: bool,
 }
 
 /// See [`WriteOp::MakeUnnamed`].

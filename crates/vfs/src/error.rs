@@ -16,6 +16,9 @@ pub enum VfsError {
     /// The name exists here, though it is not published yet.
     #[error("the name is taken by a file that is being written")]
     NameTaken,
+    /// Others have made the name since the kernel found it free: it has to be looked up again (ESTALE).
+    #[error("the name was made by others meanwhile")]
+    Appeared,
     /// The directory holds files that are not published yet.
     #[error("the directory holds files that are being written")]
     NotEmpty,
@@ -74,7 +77,7 @@ impl VfsError {
             VfsError::Executed => ErrorCode::NotPermitted,
             VfsError::NameTaken => ErrorCode::Exists,
             VfsError::NotEmpty => ErrorCode::NotEmpty,
-            VfsError::Forgotten(_) | VfsError::Removed(_) => ErrorCode::Stale,
+            VfsError::Appeared | VfsError::Forgotten(_) | VfsError::Removed(_) => ErrorCode::Stale,
             VfsError::TooLarge => ErrorCode::TooLarge,
             VfsError::NotSupported(_) => ErrorCode::NotSupported,
             VfsError::StagingFull { .. } => ErrorCode::Timeout,

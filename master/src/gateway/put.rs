@@ -322,6 +322,7 @@ async fn make_directory(
         gid: 0,
         rdev: 0,
         target: Bytes::new(),
+        opened: false,
     };
     attr_of(meta.call(MetaOp::Write(WriteOp::Make(make))).await)
 }

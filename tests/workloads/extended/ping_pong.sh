@@ -4,7 +4,6 @@
 # Version: dpkg-query -W -f 'ctdb ${Version}' ctdb
 # Mounts: 2
 # Explained: mapped: over FUSE the kernel hands on what was written through a mapping at msync(2), munmap, close or when it likes, not when a lock is given up
-# Explained: made-by-both: a defect: two mounts that make a file at the same time without O_EXCL each make one of their own, and the one that is published first loses its name
 . "$(dirname "$0")/../lib/row.sh"
 check() { # NAME OPTIONS
     local name=$1 options=${2:-} increments

@@ -40,7 +40,7 @@ fn make_with(world: &mut World<'_>, kind: FileKind, parent: Ino, entry: &str, mo
     let target = if kind == FileKind::Symlink { "x" } else { "" }.into();
     let (name, mode, umask) = (name(entry), modes.0, modes.1);
     let (ino, uid, gid, rdev) = (Ino(0), 1, 1, 0);
-    let make = Make { parent, name, ino, kind, mode, umask, uid, gid, rdev, target };
+    let make = Make { parent, name, ino, kind, mode, umask, uid, gid, rdev, target, opened: false };
     match world.write(&WriteOp::Make(make)) {
         Ok(MetaReply::Attr(attr)) => attr,
         other => panic!("{other:?}"),

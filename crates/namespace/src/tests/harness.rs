@@ -330,6 +330,7 @@ pub fn make(kind: FileKind, parent: Ino, entry: &str) -> WriteOp {
         gid,
         rdev,
         target: Default::default(),
+        opened: false,
     })
 }
 

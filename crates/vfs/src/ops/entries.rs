@@ -3,6 +3,7 @@
 use super::Caller;
 use crate::VfsError;
 use crate::file::{File, Origin};
+use crate::names::Asked;
 use crate::vfs::Vfs;
 use bytes::Bytes;
 use dfs_proto::meta::{Make, ReadOp, Removed, Rename, RenameMode, WriteOp};
@@ -85,6 +86,19 @@ impl Vfs {
         name: &Name,
         node: NewNode,
     ) -> Result<Attr, VfsError> {
+        let (attr, asked) = self.make_at_master(caller, parent, name, node, false).await?;
+        Ok(self.tell_made(parent, name, attr, asked))
+    }
+
+    /// See [`dfs_proto::meta::Make`] for `opened`. The kernel has not been told of it yet.
+    pub(super) async fn make_at_master(
+        &self,
+        caller: Caller,
+        parent: Ino,
+        name: &Name,
+        node: NewNode,
+        opened: bool,
+    ) -> Result<(Attr, Asked), VfsError> {
         if self.names.pending(parent, name).is_some() {
             return Err(VfsError::NameTaken);
         }
@@ -100,14 +114,20 @@ impl Vfs {
             gid: caller.gid,
             rdev: node.rdev,
             target: node.target,
+            opened,
         };
         let asked = self.names.ask();
-        let MetaReply::Attr(attr) = self.write_op(WriteOp::Make(make)).await? else {
-            return Err(VfsError::OddAnswer("a make"));
-        };
+        match self.write_op(WriteOp::Make(make)).await? {
+            MetaReply::Attr(attr) => Ok((attr, asked)),
+            _ => Err(VfsError::OddAnswer("a make")),
+        }
+    }
+
+    /// The kernel is about to be told of an entry that was made here.
+    pub(super) fn tell_made(&self, parent: Ino, name: &Name, attr: Attr, asked: Asked) -> Attr {
         self.entry_changed(parent, name);
         self.names.remember(attr.ino, parent, name);
-        Ok(self.tell_changed(attr, asked))
+        self.tell_changed(attr, asked)
     }
 
     /// Target of a symlink.

@@ -1,18 +1,15 @@
 //! Files: create, open, read, write, flush, fsync, release.
 
-use super::entries::NewNode;
-use super::{Caller, Created, OpenFlags, OpenedFile, ReadData};
+use super::{Caller, OpenFlags, OpenedFile, ReadData};
 use crate::VfsError;
 use crate::file::{File, Origin};
 use crate::handle::{Fh, FileHandle};
-use crate::names::PassedOn;
 use crate::publish::is_gone;
 use crate::staging::Buffer;
 use crate::vfs::Vfs;
-use bytes::Bytes;
 use dfs_proto::limits::{BLOB_BYTES_MAX, FILE_BYTES_MAX};
 use dfs_proto::meta::{AttrChanges, Collision, Create, ReadOp};
-use dfs_proto::{Attr, CollisionPolicy, ErrorCode, FileKind, Ino, LockOwner, MetaReply, Name, Version};
+use dfs_proto::{CollisionPolicy, ErrorCode, FileKind, Ino, LockOwner, MetaReply, Name};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -44,110 +41,6 @@ fn without_set_id(caller: Caller, mode: u16) -> u16 {
 }
 
 impl Vfs {
-    /// Makes and opens a file. With O_EXCL the master is asked at once; without, the file exists here only
-    /// until it is published. `mode` is before the umask.
-    pub async fn create(
-        &self,
-        caller: Caller,
-        parent: Ino,
-        name: &Name,
-        mode: u16,
-        flags: OpenFlags,
-    ) -> Result<Created, VfsError> {
-        if flags.exclusive {
-            let node = NewNode { kind: FileKind::File, mode, rdev: 0, target: Bytes::new() };
-            let attr = self.make(caller, parent, name, node).await?;
-            let file = self.hold(&attr, Origin::Published);
-            let mut state = file.lock();
-            state.base_known_to = u64::MAX;
-            state.stale = false;
-            drop(state);
-            self.pin_if_it_stays_open(&file);
-            return Ok(Created { attr, opened: self.handle_for(file, flags, None) });
-        }
-        if let Some(created) = self.open_pending(parent, name, flags) {
-            return Ok(created);
-        }
-        // With a default ACL only the master can tell the mode, and applications may look at it at once.
-        let inherited = self.passed_on(parent).await?;
-        let create = Create {
-            parent,
-            name: name.clone(),
-            mode,
-            umask: caller.umask,
-            uid: caller.uid,
-            gid: inherited.gid.unwrap_or(caller.gid),
-            born: Some(self.clock.now()),
-            collision: Collision::Default(self.config.collision),
-        };
-        let file = self.make_here(create).await?;
-        if !self.names.add_pending(parent, name, file.ino) {
-            // Another thread was faster; its file is the one that has the name.
-            self.let_go_dropped(&file);
-            return self.open_pending(parent, name, flags).ok_or(VfsError::NameTaken);
-        }
-        if inherited.has_acl
-            && let Err(e) = self.publish(&file, false).await
-        {
-            self.names.remove_pending(parent, name, file.ino);
-            self.let_go_dropped(&file);
-            return Err(e);
-        }
-        self.names.remember(file.ino, parent, name);
-        let attr = self.tell(file.lock().view(), self.names.ask());
-        Ok(Created { attr, opened: self.handle_for(file, flags, None) })
-    }
-
-    /// What new files take over from the directory.
-    async fn passed_on(&self, dir: Ino) -> Result<PassedOn, VfsError> {
-        match self.known_to_pass_on(dir) {
-            Some(passed_on) => Ok(passed_on),
-            None => Ok(PassedOn::of(&self.getattr(dir).await?)),
-        }
-    }
-
-    /// A file that exists here only, with one open.
-    async fn make_here(&self, create: Create) -> Result<Arc<File>, VfsError> {
-        let now = create.born.unwrap_or_else(|| self.clock.now());
-        let attr = Attr {
-            ino: self.numbers.take(&*self.meta).await?,
-            kind: FileKind::File,
-            mode: create.mode & !create.umask,
-            nlink: 1,
-            uid: create.uid,
-            gid: create.gid,
-            rdev: 0,
-            size: 0,
-            allocated: 0,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: now,
-            version: Version(0),
-            parent: Ino(0),
-            collision: None,
-            has_acl: false,
-        };
-        Ok(self.hold(&attr, Origin::New(create)))
-    }
-
-    fn let_go_dropped(&self, file: &Arc<File>) {
-        file.lock().origin = Origin::Dropped;
-        self.let_go(file);
-    }
-
-    /// Opens a file that exists here only, by its name.
-    fn open_pending(&self, parent: Ino, name: &Name, flags: OpenFlags) -> Option<Created> {
-        let ino = self.names.pending(parent, name)?;
-        let file = self.hold_if(ino, |state| state.is_new())?;
-        if flags.truncate {
-            file.lock().truncate(0, self.clock.now());
-        }
-        self.names.remember(file.ino, parent, name);
-        let attr = self.tell(file.lock().view(), self.names.ask());
-        Some(Created { attr, opened: self.handle_for(file, flags, None) })
-    }
-
     pub(super) fn handle_for(
         &self,
         file: Arc<File>,
@@ -224,7 +117,7 @@ impl Vfs {
     /// that the kernel came by is out of date then, and it looks it up once more. One that is known to have no
     /// name has been opened by its descriptor (`/proc/self/fd`).
     async fn open_published(&self, ino: Ino) -> Result<Arc<File>, VfsError> {
-        let open_here = self.file(ino);
+        let (open_here, asked) = (self.file(ino), self.names.ask());
         let (known, changes) = open_here.as_ref().map_or((None, 0), |file| {
             let state = file.lock();
             (state.base_version(), state.changes)
@@ -247,6 +140,8 @@ impl Vfs {
         let mut state = file.lock();
         state.pins += 1;
         let taken_over = state.refresh(opened.attr, opened.extents, changes);
+        // A file that was not open here took no note of what was heard while the answer was on its way.
+        state.stale |= self.names.is_outdated(ino, asked);
         drop(state);
         match taken_over {
             Ok(()) => Ok(file),

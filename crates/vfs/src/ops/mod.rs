@@ -1,6 +1,7 @@
 //! The operations of a mounted file system, by what they are about.
 
 mod attributes;
+mod create;
 mod directories;
 mod entries;
 mod files;

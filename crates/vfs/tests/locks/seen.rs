@@ -143,13 +143,36 @@ async fn locking_again_costs_no_pages() {
 async fn a_lock_makes_a_new_file_known() {
     let world = World::new().await;
     let (a, b) = (world.mount().await, world.mount().await);
-    let created = a.create(CALLER, Ino::ROOT, &name("new"), 0o644, BOTH).await.unwrap();
+    let created = a.create(CALLER, Ino::ROOT, &name("new"), 0o644, NEW).await.unwrap();
     assert_eq!(a.test_lock(created.opened.fh, all(1)).await.unwrap(), None);
     a.put(created.opened.fh, 0, b"so far").await.unwrap();
     a.try_lock(created.opened.fh, all(1)).await.unwrap();
     let at_b = b.open_file("new", BOTH).await;
     assert_eq!(b.get(at_b).await.unwrap(), "so far");
     assert!(matches!(b.try_lock(at_b, all(1)).await, Err(VfsError::WouldBlock)));
+}
+
+/// Programs on two mounts that make a lock file at the same moment (O_CREAT) lock one file: one gets it.
+#[tokio::test]
+async fn a_lock_file_that_two_mounts_make_at_the_same_moment_is_one() {
+    let world = World::new().await;
+    let (a, b) = (world.mount().await, world.mount().await);
+    for turn in 0..10 {
+        let file = name(&format!("lock-{turn}"));
+        let create = |mount: &Mount| {
+            let (vfs, file) = (mount.vfs.clone(), file.clone());
+            async move { vfs.create(CALLER, Ino::ROOT, &file, 0o644, BOTH).await.unwrap().opened.fh }
+        };
+        let (at_a, at_b) = tokio::join!(create(&a), create(&b));
+        a.try_lock(at_a, all(1)).await.unwrap();
+        assert!(matches!(b.try_lock(at_b, all(1)).await, Err(VfsError::WouldBlock)));
+        a.put(at_a, 0, b"a was here").await.unwrap();
+        a.free(at_a, all(1)).await.unwrap();
+        b.try_lock(at_b, all(1)).await.unwrap();
+        assert_eq!(b.get(at_b).await.unwrap(), "a was here");
+        a.close(at_a, 1).await.unwrap();
+        b.close(at_b, 1).await.unwrap();
+    }
 }
 
 /// Giving up a lock writes nothing when nothing was changed.

@@ -30,6 +30,8 @@ pub const READ: OpenFlags = OpenFlags {
     execute: false,
 };
 pub const BOTH: OpenFlags = OpenFlags { write: true, ..READ };
+/// A whole new file, to be read as well.
+pub const NEW: OpenFlags = OpenFlags { truncate: true, ..BOTH };
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -230,7 +232,7 @@ pub fn whole(owner: u64, mode: LockMode) -> LockWish {
 impl Mount {
     /// What `printf TEXT > NAME` does.
     pub async fn store(&self, file: &str, content: &[u8]) -> Ino {
-        let created = self.create(CALLER, Ino::ROOT, &name(file), 0o644, BOTH).await.unwrap();
+        let created = self.create(CALLER, Ino::ROOT, &name(file), 0o644, NEW).await.unwrap();
         self.put(created.opened.fh, 0, content).await.unwrap();
         self.close(created.opened.fh, 0).await.unwrap();
         created.attr.ino

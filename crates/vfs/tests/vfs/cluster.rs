@@ -13,6 +13,7 @@ use dfs_proto::{
 };
 use dfs_vfs::{Caller, OpenFlags, Vfs, VfsConfig};
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -28,11 +29,17 @@ pub const READ: OpenFlags = OpenFlags {
 };
 pub const WRITE: OpenFlags = OpenFlags { read: false, write: true, ..READ };
 pub const READ_WRITE: OpenFlags = OpenFlags { write: true, ..READ };
+/// What `>` of a shell does; with O_CREAT a whole new file.
 pub const TRUNCATE: OpenFlags = OpenFlags { truncate: true, ..WRITE };
+/// The same to read as well (`w+` of fopen(3)).
+pub const TRUNCATE_READ: OpenFlags = OpenFlags { read: true, ..TRUNCATE };
 pub const APPEND: OpenFlags = OpenFlags { append: true, ..WRITE };
 
 /// Room that the nodes say they have.
 pub const FREE_BYTES: u64 = 1 << 40;
+
+/// What is to happen at some moment.
+type Happens = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A mount, and what is on its way to it.
 struct Mount {
@@ -52,6 +59,8 @@ pub struct Cluster {
     holds_events: AtomicBool,
     /// Calls of the master so far, by what they were.
     pub calls: Mutex<HashMap<&'static str, usize>>,
+    /// See [`Cluster::before_the_answer`].
+    meanwhile: Mutex<Option<(&'static str, Happens)>>,
     /// Whole blobs fetched so far.
     pub gets: AtomicUsize,
     /// Bytes that the cluster can still take.
@@ -79,6 +88,7 @@ impl Cluster {
             mounts: Mutex::default(),
             holds_events: AtomicBool::new(false),
             calls: Mutex::default(),
+            meanwhile: Mutex::default(),
             gets: AtomicUsize::new(0),
             free_bytes: AtomicU64::new(FREE_BYTES),
             clock_ahead_s: AtomicI64::new(0),
@@ -124,20 +134,13 @@ impl Cluster {
         panic!("opens that were never closed: {:?}", self.opens.lock().unwrap());
     }
 
-    fn count(&self, op: &MetaOp) {
-        let what = match op {
-            MetaOp::Read(ReadOp::Open { .. }) => "open",
-            MetaOp::Read(_) => "read",
-            MetaOp::Write(WriteOp::Commit(_)) => "commit",
-            MetaOp::Write(WriteOp::Accessed { .. }) => "accessed",
-            MetaOp::Write(_) => "write",
-            MetaOp::Cluster(_) => "cluster",
-        };
-        *self.calls.lock().unwrap().entry(what).or_default() += 1;
+    /// When the next call of this kind has been carried out, `happens` comes before its answer arrives.
+    pub fn before_the_answer(&self, what: &'static str, happens: impl Future<Output = ()> + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some((what, Box::pin(happens)));
     }
 
     async fn carry_out(self: &Arc<Self>, me: u64, op: MetaOp) -> Result<MetaReply, WireError> {
-        self.count(&op);
+        *self.calls.lock().unwrap().entry(kind_of(&op)).or_default() += 1;
         match op {
             MetaOp::Read(op) => {
                 let opened = if let ReadOp::Open { ino, .. } = &op { Some(*ino) } else { None };
@@ -163,8 +166,13 @@ impl Cluster {
                         changes: &mut changes,
                     };
                     let reply = dfs_namespace::write(txn, &mut context, &op)?;
-                    if let WriteOp::MakeUnnamed(make) = &op {
-                        *cluster.opens.lock().unwrap().entry(make.ino).or_default() += 1;
+                    let opened = match &op {
+                        WriteOp::MakeUnnamed(make) => Some(make.ino),
+                        WriteOp::Make(make) => make.opened.then_some(make.ino),
+                        _ => None,
+                    };
+                    if let Some(ino) = opened {
+                        *cluster.opens.lock().unwrap().entry(ino).or_default() += 1;
                     }
                     Ok::<_, OpError>((reply, changes))
                 });
@@ -285,6 +293,18 @@ impl Cluster {
     }
 }
 
+/// What the call is counted as.
+fn kind_of(op: &MetaOp) -> &'static str {
+    match op {
+        MetaOp::Read(ReadOp::Open { .. }) => "open",
+        MetaOp::Read(_) => "read",
+        MetaOp::Write(WriteOp::Commit(_)) => "commit",
+        MetaOp::Write(WriteOp::Accessed { .. }) => "accessed",
+        MetaOp::Write(_) => "write",
+        MetaOp::Cluster(_) => "cluster",
+    }
+}
+
 struct Meta {
     cluster: Arc<Cluster>,
     me: u64,
@@ -293,7 +313,13 @@ struct Meta {
 #[async_trait]
 impl MetaClient for Meta {
     async fn call(&self, op: MetaOp) -> Result<MetaReply, ClientError> {
-        Ok(self.cluster.carry_out(self.me, op).await?)
+        let what = kind_of(&op);
+        let answer = self.cluster.carry_out(self.me, op).await;
+        let meanwhile = self.cluster.meanwhile.lock().unwrap().take_if(|(awaited, _)| *awaited == what);
+        if let Some((_, happens)) = meanwhile {
+            happens.await;
+        }
+        Ok(answer?)
     }
 }
 

@@ -51,8 +51,8 @@ async fn attributes_set_by_the_writer_go_to_the_new_file() {
 async fn two_mounts_that_create_one_name_lose_nothing() {
     let cluster = Cluster::new().await;
     let (a, b) = (cluster.mount(VfsConfig::default()), cluster.mount(VfsConfig::default()));
-    let fa = a.create(CALLER, Ino::ROOT, &name("dummy.txt"), 0o644, WRITE).await.unwrap();
-    let fb = b.create(CALLER, Ino::ROOT, &name("dummy.txt"), 0o644, WRITE).await.unwrap();
+    let fa = a.create(CALLER, Ino::ROOT, &name("dummy.txt"), 0o644, TRUNCATE).await.unwrap();
+    let fb = b.create(CALLER, Ino::ROOT, &name("dummy.txt"), 0o644, TRUNCATE).await.unwrap();
     write_all(&a, fa.opened.fh, 0, b"from a").await;
     write_all(&b, fb.opened.fh, 0, b"from b").await;
     close(&b, fb.opened.fh).await.unwrap();

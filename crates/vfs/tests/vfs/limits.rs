@@ -1,4 +1,4 @@
-use crate::cluster::{CALLER, Cluster, READ_WRITE};
+use crate::cluster::{CALLER, Cluster, READ_WRITE, TRUNCATE_READ};
 use crate::{close, content, name, names, store};
 use dfs_proto::limits::{FILE_BYTES_MAX, NAME_BYTES_MAX};
 use dfs_proto::meta::AttrChanges;
@@ -72,7 +72,7 @@ async fn names_are_any_bytes_up_to_the_limit() {
     let too_long = Name::new(vec![b'n'; NAME_BYTES_MAX + 1]).unwrap_err();
     assert_eq!(too_long.code, ErrorCode::NameTooLong);
     let odd = Name::new(&b"\xff\xfe\n"[..]).unwrap();
-    let created = vfs.create(CALLER, Ino::ROOT, &odd, 0o644, READ_WRITE).await.unwrap();
+    let created = vfs.create(CALLER, Ino::ROOT, &odd, 0o644, TRUNCATE_READ).await.unwrap();
     close(&vfs, created.opened.fh).await.unwrap();
     assert_eq!(vfs.lookup(Ino::ROOT, &odd).await.unwrap().ino, created.attr.ino);
     assert_eq!(names(&vfs, Ino::ROOT).await.len(), 2);

@@ -4,6 +4,7 @@
 mod cluster;
 mod coherence;
 mod collisions;
+mod creating;
 mod limits;
 mod model;
 mod modes;
@@ -15,7 +16,7 @@ mod times;
 mod unnamed;
 mod whole;
 
-use cluster::{CALLER, READ, WRITE};
+use cluster::{CALLER, READ, TRUNCATE};
 use dfs_proto::{Ino, LockOwner, Name};
 use dfs_vfs::{Fh, Vfs, VfsError};
 
@@ -25,7 +26,7 @@ pub fn name(text: &str) -> Name {
 
 /// What `printf TEXT > NAME` does where the name is free.
 pub async fn store(vfs: &Vfs, file: &str, content: &[u8]) -> Ino {
-    let created = vfs.create(CALLER, Ino::ROOT, &name(file), 0o644, WRITE).await.unwrap();
+    let created = vfs.create(CALLER, Ino::ROOT, &name(file), 0o644, TRUNCATE).await.unwrap();
     write_all(vfs, created.opened.fh, 0, content).await;
     close(vfs, created.opened.fh).await.unwrap();
     created.attr.ino

@@ -34,13 +34,14 @@ async fn new_files_lose_the_bits_of_the_umask() {
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
     let exclusive = OpenFlags { exclusive: true, ..WRITE };
-    assert_eq!(mode_of_new(&vfs, Ino::ROOT, "f", WRITE).await, 0o644);
-    assert_eq!(mode_of_new(&vfs, Ino::ROOT, "e", exclusive).await, 0o644);
+    for (file, flags) in [("f", WRITE), ("t", TRUNCATE), ("e", exclusive)] {
+        assert_eq!(mode_of_new(&vfs, Ino::ROOT, file, flags).await, 0o644);
+    }
     assert_eq!(vfs.mkdir(CALLER, Ino::ROOT, &name("d"), 0o777).await.unwrap().mode, 0o755);
     let fifo = vfs.mknod(CALLER, Ino::ROOT, &name("p"), FileKind::Fifo, 0o666, 0).await.unwrap();
     assert_eq!(fifo.mode, 0o644);
     assert_eq!(vfs.symlink(CALLER, Ino::ROOT, &name("l"), b"f").await.unwrap().mode, 0o777);
-    let created = vfs.create(CALLER, Ino::ROOT, &name("c"), 0o666, WRITE).await.unwrap();
+    let created = vfs.create(CALLER, Ino::ROOT, &name("c"), 0o666, TRUNCATE).await.unwrap();
     let changes = AttrChanges { mode: Some(0o666), ..AttrChanges::default() };
     vfs.setattr(CALLER, created.attr.ino, changes, None).await.unwrap();
     close(&vfs, created.opened.fh).await.unwrap();
@@ -56,17 +57,17 @@ async fn the_default_list_of_the_directory_takes_the_place_of_the_umask() {
     let (a, b) = (cluster.mount(VfsConfig::default()), cluster.mount(VfsConfig::default()));
     let dir = a.mkdir(CALLER, Ino::ROOT, &name("d"), 0o777).await.unwrap().ino;
     let seen = b.lookup(Ino::ROOT, &name("d")).await.unwrap().ino;
-    assert_eq!(mode_of_new(&b, seen, "before", WRITE).await, 0o644);
+    assert_eq!(mode_of_new(&b, seen, "before", TRUNCATE).await, 0o644);
     a.setxattr(dir, name(DEFAULT), owner_and_group(), XattrMode::Any, false).await.unwrap();
-    for (vfs, file) in [(&a, "a"), (&b, "b")] {
-        assert_eq!(mode_of_new(vfs, dir, file, WRITE).await, 0o660);
+    for (vfs, file, flags) in [(&a, "a", WRITE), (&b, "b", TRUNCATE), (&a, "at", TRUNCATE)] {
+        assert_eq!(mode_of_new(vfs, dir, file, flags).await, 0o660);
     }
     let unnamed = a.tmpfile(CALLER, dir, 0o666, WRITE).await.unwrap();
     assert_eq!(unnamed.attr.mode, 0o660);
     close(&a, unnamed.opened.fh).await.unwrap();
     a.removexattr(dir, name(DEFAULT)).await.unwrap();
     for (vfs, file) in [(&a, "a2"), (&b, "b2")] {
-        assert_eq!(mode_of_new(vfs, dir, file, WRITE).await, 0o644);
+        assert_eq!(mode_of_new(vfs, dir, file, TRUNCATE).await, 0o644);
     }
 }
 

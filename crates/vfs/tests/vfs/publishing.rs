@@ -1,4 +1,4 @@
-use crate::cluster::{APPEND, CALLER, Cluster, READ, READ_WRITE, WRITE};
+use crate::cluster::{APPEND, CALLER, Cluster, READ, READ_WRITE, TRUNCATE, TRUNCATE_READ, WRITE};
 use crate::{close, content, name, names, store, write_all};
 use dfs_client::EventHandler;
 use dfs_proto::limits::BLOB_BYTES_MAX;
@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 async fn a_new_file_appears_elsewhere_when_it_is_closed_and_whole() {
     let cluster = Cluster::new().await;
     let (a, b) = (cluster.mount(VfsConfig::default()), cluster.mount(VfsConfig::default()));
-    let created = a.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap();
+    let created = a.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE).await.unwrap();
     let half = vec![7; 3 * BLOB_BYTES_MAX];
     write_all(&a, created.opened.fh, 0, &half).await;
     assert_eq!(content(&b, "f").await.unwrap_err().code(), ErrorCode::NotFound);
@@ -31,7 +31,7 @@ async fn a_small_new_file_costs_one_commit_and_a_removed_one_none() {
     store(&vfs, "f", b"hello").await;
     assert_eq!(cluster.calls_in_all() - before, 1);
     let before = (cluster.calls_in_all(), cluster.blobs());
-    let created = vfs.create(CALLER, Ino::ROOT, &name("temporary"), 0o600, READ_WRITE).await.unwrap();
+    let created = vfs.create(CALLER, Ino::ROOT, &name("temporary"), 0o600, TRUNCATE_READ).await.unwrap();
     write_all(&vfs, created.opened.fh, 0, b"scratch").await;
     vfs.unlink(Ino::ROOT, &name("temporary")).await.unwrap();
     assert_eq!(vfs.read(created.opened.fh, 0, 100).await.unwrap(), "scratch", "it is still open");
@@ -43,13 +43,13 @@ async fn a_small_new_file_costs_one_commit_and_a_removed_one_none() {
 async fn a_shell_that_duplicates_the_descriptor_does_not_publish_an_empty_file() {
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
-    let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap().opened.fh;
+    let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE).await.unwrap().opened.fh;
     vfs.flush(fh, LockOwner(1), |_, _| true).await.unwrap();
     assert_eq!(cluster.calls_of("commit"), 0);
     write_all(&vfs, fh, 0, b"output").await;
     close(&vfs, fh).await.unwrap();
     assert_eq!(cluster.calls_of("commit"), 1);
-    let fh = vfs.create(CALLER, Ino::ROOT, &name("touched"), 0o644, WRITE).await.unwrap().opened.fh;
+    let fh = vfs.create(CALLER, Ino::ROOT, &name("touched"), 0o644, TRUNCATE).await.unwrap().opened.fh;
     close(&vfs, fh).await.unwrap();
     assert_eq!(content(&vfs, "touched").await.unwrap(), b"");
 }
@@ -58,7 +58,7 @@ async fn a_shell_that_duplicates_the_descriptor_does_not_publish_an_empty_file()
 async fn data_that_cannot_be_stored_fails_the_close_and_is_kept_for_another_try() {
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
-    let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap().opened.fh;
+    let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE).await.unwrap().opened.fh;
     write_all(&vfs, fh, 0, b"precious").await;
     cluster.failing_puts.store(1, Ordering::SeqCst);
     assert_eq!(vfs.flush(fh, LockOwner(1), |_, _| false).await.unwrap_err().code(), ErrorCode::NoNodes);
@@ -72,7 +72,7 @@ async fn data_that_cannot_be_stored_fails_the_close_and_is_kept_for_another_try(
 async fn a_file_that_could_not_be_stored_by_its_last_close_is_gone() {
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
-    let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap().opened.fh;
+    let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE).await.unwrap().opened.fh;
     write_all(&vfs, fh, 0, b"lost").await;
     cluster.failing_puts.store(2, Ordering::SeqCst);
     assert!(close(&vfs, fh).await.is_err());
@@ -88,7 +88,7 @@ async fn staging_is_bounded_over_many_open_files() {
     let mut open = Vec::new();
     for i in 0..40 {
         let file = format!("f{i}");
-        open.push(vfs.create(CALLER, Ino::ROOT, &name(&file), 0o644, WRITE).await.unwrap().opened.fh);
+        open.push(vfs.create(CALLER, Ino::ROOT, &name(&file), 0o644, TRUNCATE).await.unwrap().opened.fh);
     }
     // Every file has an unfinished buffer; together they are five times what may be staged.
     let block = vec![1; 1 << 20];
@@ -162,7 +162,7 @@ async fn an_exclusive_create_is_refused_when_the_name_is_taken_anywhere() {
     let refused = b.create(CALLER, Ino::ROOT, &name("lock"), 0o644, exclusive).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::Exists);
     close(&a, lock.opened.fh).await.unwrap();
-    let fh = a.create(CALLER, Ino::ROOT, &name("pending"), 0o644, WRITE).await.unwrap().opened.fh;
+    let fh = a.create(CALLER, Ino::ROOT, &name("pending"), 0o644, TRUNCATE).await.unwrap().opened.fh;
     assert!(a.create(CALLER, Ino::ROOT, &name("pending"), 0o644, exclusive).await.is_err());
     close(&a, fh).await.unwrap();
 }
@@ -172,7 +172,7 @@ async fn a_file_being_written_can_be_renamed_and_its_directory_is_not_empty() {
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
     let dir = vfs.mkdir(CALLER, Ino::ROOT, &name("d"), 0o755).await.unwrap();
-    let fh = vfs.create(CALLER, dir.ino, &name("new"), 0o644, WRITE).await.unwrap().opened.fh;
+    let fh = vfs.create(CALLER, dir.ino, &name("new"), 0o644, TRUNCATE).await.unwrap().opened.fh;
     write_all(&vfs, fh, 0, b"one").await;
     assert_eq!(vfs.rmdir(Ino::ROOT, &name("d")).await.unwrap_err().code(), ErrorCode::NotEmpty);
     vfs.rename(dir.ino, &name("new"), Ino::ROOT, &name("moved"), RenameMode::Replace).await.unwrap();
@@ -302,7 +302,7 @@ async fn regression_writers_wait_for_failed_uploads_of_others_only_until_nodes_a
     let config = VfsConfig { staged_bytes_max: 2 * BLOB_BYTES_MAX, ..VfsConfig::default() };
     let vfs = cluster.mount(config);
     cluster.failing_puts.store(2, Ordering::SeqCst);
-    let idle = vfs.create(CALLER, Ino::ROOT, &name("idle"), 0o644, WRITE).await.unwrap().opened.fh;
+    let idle = vfs.create(CALLER, Ino::ROOT, &name("idle"), 0o644, TRUNCATE).await.unwrap().opened.fh;
     write_all(&vfs, idle, 0, &vec![1; 2 * BLOB_BYTES_MAX]).await;
     store(&vfs, "other", &vec![2; BLOB_BYTES_MAX]).await;
     close(&vfs, idle).await.unwrap();

@@ -1,4 +1,4 @@
-use crate::cluster::{APPEND, CALLER, Cluster, READ, READ_WRITE, WRITE};
+use crate::cluster::{APPEND, CALLER, Cluster, READ, READ_WRITE, TRUNCATE_READ, WRITE};
 use crate::{close, content, name, store, write_all};
 use dfs_proto::limits::{BLOB_BYTES_MAX, FILE_BYTES_MAX};
 use dfs_proto::meta::AttrChanges;
@@ -49,7 +49,7 @@ async fn a_punched_hole_reads_as_zeros_and_takes_no_room() {
 async fn ranges_are_zeroed_and_reserved_in_order_with_writes() {
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
-    let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, READ_WRITE).await.unwrap().opened.fh;
+    let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE_READ).await.unwrap().opened.fh;
     write_all(&vfs, fh, 0, b"abcdef").await;
     vfs.fallocate(fh, 4, 4, Allocation::Zero { keep_size: true }).await.unwrap();
     assert_eq!(vfs.read(fh, 0, 100).await.unwrap(), "abcd\0\0");
@@ -140,7 +140,7 @@ async fn data_and_holes_are_told_apart_before_and_after_they_are_published() {
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
     let blob = BLOB_BYTES_MAX as u64;
-    let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, READ_WRITE).await.unwrap().opened.fh;
+    let fh = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE_READ).await.unwrap().opened.fh;
     write_all(&vfs, fh, 3 * blob, b"data").await;
     write_all(&vfs, fh, 5 * blob, &vec![1; BLOB_BYTES_MAX]).await;
     vfs.fallocate(fh, 0, 7 * blob, RESERVE).await.unwrap();
@@ -162,8 +162,8 @@ async fn data_and_holes_are_told_apart_before_and_after_they_are_published() {
 async fn a_copy_between_files_moves_no_byte() {
     let cluster = Cluster::new().await;
     let (a, b) = (cluster.mount(VfsConfig::default()), cluster.mount(VfsConfig::default()));
-    let from = a.create(CALLER, Ino::ROOT, &name("from"), 0o644, READ_WRITE).await.unwrap().opened.fh;
-    let to = a.create(CALLER, Ino::ROOT, &name("to"), 0o644, READ_WRITE).await.unwrap().opened.fh;
+    let from = a.create(CALLER, Ino::ROOT, &name("from"), 0o644, TRUNCATE_READ).await.unwrap().opened.fh;
+    let to = a.create(CALLER, Ino::ROOT, &name("to"), 0o644, TRUNCATE_READ).await.unwrap().opened.fh;
     write_all(&a, from, 0, b"0123456789").await;
     write_all(&a, to, 0, b"abcdefghij").await;
     assert_eq!(a.copy_range(from, 2, to, 4, 3).await.unwrap(), 3);

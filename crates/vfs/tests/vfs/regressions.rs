@@ -1,6 +1,6 @@
 //! What random sequences of operations have found.
 
-use crate::cluster::{APPEND, CALLER, Cluster, READ, READ_WRITE, WRITE};
+use crate::cluster::{APPEND, CALLER, Cluster, READ, READ_WRITE, TRUNCATE, TRUNCATE_READ, WRITE};
 use crate::{close, content, name, names, store, write_all};
 use dfs_client::EventHandler;
 use dfs_proto::limits::FILE_BYTES_MAX;
@@ -61,8 +61,8 @@ async fn regression_appends_end_where_files_do() {
 async fn regression_a_new_file_keeps_the_time_of_its_making() {
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
-    let made = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap();
-    let other = vfs.create(CALLER, Ino::ROOT, &name("later"), 0o644, WRITE).await.unwrap();
+    let made = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE).await.unwrap();
+    let other = vfs.create(CALLER, Ino::ROOT, &name("later"), 0o644, TRUNCATE).await.unwrap();
     close(&vfs, made.opened.fh).await.unwrap();
     close(&vfs, other.opened.fh).await.unwrap();
     assert_eq!(vfs.getattr(made.attr.ino).await.unwrap().mtime, made.attr.mtime);
@@ -73,7 +73,7 @@ async fn regression_a_new_file_keeps_the_time_of_its_making() {
 async fn regression_publishing_a_change_does_not_change_the_file_once_more() {
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
-    let made = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, READ_WRITE).await.unwrap();
+    let made = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE_READ).await.unwrap();
     close(&vfs, made.opened.fh).await.unwrap();
     let closed = vfs.getattr(made.attr.ino).await.unwrap();
     assert_eq!((closed.atime, closed.ctime), (made.attr.atime, made.attr.ctime));
@@ -95,12 +95,12 @@ async fn regression_a_group_set_before_the_close_stays_in_a_set_group_id_directo
     vfs.setattr(CALLER, dir.ino, AttrChanges { mode: Some(0o2775), ..AttrChanges::default() }, None)
         .await
         .unwrap();
-    let made = vfs.create(CALLER, dir.ino, &name("f"), 0o644, WRITE).await.unwrap();
+    let made = vfs.create(CALLER, dir.ino, &name("f"), 0o644, TRUNCATE).await.unwrap();
     assert_eq!(made.attr.gid, 50, "the group of the directory is passed on at once");
     vfs.setattr(CALLER, made.attr.ino, group(60), None).await.unwrap();
     close(&vfs, made.opened.fh).await.unwrap();
     assert_eq!(vfs.getattr(made.attr.ino).await.unwrap().gid, 60);
-    let made = vfs.create(CALLER, dir.ino, &name("g"), 0o644, WRITE).await.unwrap();
+    let made = vfs.create(CALLER, dir.ino, &name("g"), 0o644, TRUNCATE).await.unwrap();
     vfs.setattr(CALLER, dir.ino, group(70), None).await.unwrap();
     close(&vfs, made.opened.fh).await.unwrap();
     assert_eq!(vfs.getattr(made.attr.ino).await.unwrap().gid, 50, "the file was there before");
@@ -110,7 +110,7 @@ async fn regression_a_group_set_before_the_close_stays_in_a_set_group_id_directo
 async fn regression_a_rename_that_fails_publishes_nothing_and_one_that_replaces_needs_not() {
     let cluster = Cluster::new().await;
     let (a, b) = (cluster.mount(replacing()), cluster.mount(replacing()));
-    let fh = a.create(CALLER, Ino::ROOT, &name("new"), 0o644, WRITE).await.unwrap().opened.fh;
+    let fh = a.create(CALLER, Ino::ROOT, &name("new"), 0o644, TRUNCATE).await.unwrap().opened.fh;
     write_all(&a, fh, 0, b"half").await;
     let to = name("new");
     let refused = a.rename(Ino::ROOT, &name("none"), Ino::ROOT, &to, RenameMode::Replace).await.unwrap_err();
@@ -149,9 +149,9 @@ async fn regression_a_listing_shows_no_entry_as_it_was_before() {
 async fn regression_a_file_that_is_closed_during_a_listing_is_listed() {
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(VfsConfig::default());
-    let (mut open, flags) = (Vec::new(), OpenFlags { read: true, ..READ_WRITE });
+    let mut open = Vec::new();
     for file in ["a", "b", "c"] {
-        open.push(vfs.create(CALLER, Ino::ROOT, &name(file), 0o644, flags).await.unwrap().opened.fh);
+        open.push(vfs.create(CALLER, Ino::ROOT, &name(file), 0o644, TRUNCATE_READ).await.unwrap().opened.fh);
     }
     let fh = vfs.opendir(Ino::ROOT).await.unwrap();
     let mut listed = list(&vfs, fh, 0, 3).await;
@@ -202,7 +202,7 @@ async fn regression_a_program_that_runs_is_not_emptied() {
 async fn regression_a_file_made_here_outlives_its_removal_by_others_while_it_is_open() {
     let cluster = Cluster::new().await;
     let (a, b) = (cluster.mount(replacing()), cluster.mount(replacing()));
-    let made = a.create(CALLER, Ino::ROOT, &name("f"), 0o644, READ_WRITE).await.unwrap();
+    let made = a.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE_READ).await.unwrap();
     write_all(&a, made.opened.fh, 0, b"kept").await;
     a.fsync(made.opened.fh).await.unwrap();
     b.unlink(Ino::ROOT, &name("f")).await.unwrap();
@@ -237,7 +237,7 @@ async fn regression_a_path_that_others_have_replaced_is_looked_up_again() {
 async fn regression_a_file_that_lost_its_name_before_it_was_published_can_be_opened_by_its_descriptor() {
     let cluster = Cluster::new().await;
     let vfs = cluster.mount(replacing());
-    let made = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap();
+    let made = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE).await.unwrap();
     write_all(&vfs, made.opened.fh, 0, b"scratch").await;
     vfs.unlink(Ino::ROOT, &name("f")).await.unwrap();
     let again = vfs.open(CALLER, made.attr.ino, READ).await.unwrap().fh;
@@ -263,7 +263,7 @@ async fn regression_a_writer_sees_how_long_others_have_made_the_file() {
 
 /// A kernel that keeps everything: it takes note of what it is told to drop.
 #[derive(Default)]
-struct Dropped(Mutex<Vec<String>>);
+pub struct Dropped(Mutex<Vec<String>>);
 
 impl Dropped {
     fn note(&self, what: String) {
@@ -277,7 +277,7 @@ impl Dropped {
         carried_out
     }
 
-    fn take(&self) -> Vec<String> {
+    pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -363,7 +363,7 @@ async fn regression_a_directory_with_a_file_that_is_being_written_is_not_replace
     let vfs = cluster.mount(replacing());
     let dir = vfs.mkdir(CALLER, Ino::ROOT, &name("d"), 0o755).await.unwrap();
     vfs.mkdir(CALLER, Ino::ROOT, &name("empty"), 0o755).await.unwrap();
-    let fh = vfs.create(CALLER, dir.ino, &name("f"), 0o644, WRITE).await.unwrap().opened.fh;
+    let fh = vfs.create(CALLER, dir.ino, &name("f"), 0o644, TRUNCATE).await.unwrap().opened.fh;
     write_all(&vfs, fh, 0, b"precious").await;
     let (empty, full) = (name("empty"), name("d"));
     let refused = vfs.rename(Ino::ROOT, &empty, Ino::ROOT, &full, RenameMode::Replace).await.unwrap_err();

@@ -1,4 +1,4 @@
-use crate::cluster::{CALLER, Cluster, READ, READ_WRITE, WRITE};
+use crate::cluster::{CALLER, Cluster, READ, READ_WRITE, TRUNCATE, TRUNCATE_READ, WRITE};
 use crate::{close, content, name, names, store, write_all};
 use dfs_proto::meta::{AttrChanges, SetTime};
 use dfs_proto::{Attr, Ino, LockOwner, Timestamp};
@@ -17,7 +17,7 @@ async fn times_of_own_changes_never_go_backwards_whatever_the_clocks_say() {
         let cluster = Cluster::new().await;
         let vfs = cluster.mount(VfsConfig::default());
         cluster.clock_ahead_s.store(ahead, Ordering::SeqCst);
-        let created = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, READ_WRITE).await.unwrap();
+        let created = vfs.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE_READ).await.unwrap();
         let (ino, fh) = (created.attr.ino, created.opened.fh);
         let mut seen = created.attr;
         let mut check = |now: Attr, what: &str| {
@@ -59,7 +59,7 @@ async fn times_set_on_new_and_changed_files_are_kept_to_the_nanosecond() {
         mtime: Some(SetTime::At(mtime)),
         ..AttrChanges::default()
     };
-    let created = a.create(CALLER, Ino::ROOT, &name("f"), 0o644, WRITE).await.unwrap();
+    let created = a.create(CALLER, Ino::ROOT, &name("f"), 0o644, TRUNCATE).await.unwrap();
     let (ino, fh) = (created.attr.ino, created.opened.fh);
     for _ in 0..2 {
         write_all(&a, fh, 0, b"copied").await;

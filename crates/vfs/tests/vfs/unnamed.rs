@@ -1,4 +1,4 @@
-use crate::cluster::{CALLER, Cluster, READ_WRITE};
+use crate::cluster::{CALLER, Cluster, READ_WRITE, TRUNCATE_READ};
 use crate::{close, content, name, names, store, write_all};
 use bytes::Bytes;
 use dfs_proto::meta::{AttrChanges, XattrMode};
@@ -66,7 +66,7 @@ async fn an_open_file_without_a_name_can_do_all_that_others_can() {
     crate::until("the file is gone", async || !cluster.has_inode(published).await).await;
     vfs.unlink(Ino::ROOT, &name("other")).await.unwrap();
 
-    let new = vfs.create(CALLER, Ino::ROOT, &name("new"), 0o644, READ_WRITE).await.unwrap();
+    let new = vfs.create(CALLER, Ino::ROOT, &name("new"), 0o644, TRUNCATE_READ).await.unwrap();
     write_all(&vfs, new.opened.fh, 0, b"0123456789").await;
     vfs.unlink(Ino::ROOT, &name("new")).await.unwrap();
     use_it(&vfs, new.attr.ino, new.opened.fh).await;

@@ -70,8 +70,8 @@ fn the_old_file_stays_readable_while_a_new_one_of_its_name_is_written() {
     assert!(fs::read(a.join("f-1")).unwrap() == noise(6, 3 << 20));
 }
 
-/// Two mounts that create the same name at the same moment both keep their file: one under the name, the
-/// other beside it.
+/// Two mounts that write whole new files (O_CREAT with O_TRUNC) of the same name at the same moment both keep
+/// their file: one under the name, the other beside it.
 #[test]
 fn two_mounts_that_create_a_name_at_the_same_moment_both_keep_their_file() {
     let mut bed = Bed::new();

@@ -25,7 +25,8 @@ fn files_copied_in_are_the_same_after_a_new_mount_and_on_a_second_one() {
     assert_eq!(sums(&again), expected);
 }
 
-/// Other mounts see a new file whole, when it has been closed or fsynced, and not before.
+/// Other mounts see a whole new file (O_CREAT with O_TRUNC, as of `>` and of most programs that save files)
+/// complete, when it has been closed or fsynced, and not before.
 #[test]
 fn a_new_file_is_seen_by_others_when_it_is_closed_even_if_the_shell_redirects() {
     let mut bed = Bed::new();

@@ -90,6 +90,7 @@ fn make_many(bed: &Bed, parent: Ino, names: impl Iterator<Item = String>) {
                 gid: 0,
                 rdev: 0,
                 target: bytes::Bytes::new(),
+                opened: false,
             });
             let meta = meta.clone();
             async move { meta.call(MetaOp::Write(op)).await }

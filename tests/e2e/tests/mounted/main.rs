@@ -7,6 +7,7 @@ mod bed;
 mod children;
 mod collisions;
 mod contents;
+mod creating;
 mod directories;
 mod faults;
 mod interrupts;

@@ -44,6 +44,13 @@ pub struct Contract {
 }
 
 impl Contract {
+    /// A file was made that everybody sees at once.
+    pub fn made_known(&mut self, mount: usize, name: &Name, ino: Ino) {
+        self.versions.insert(ino, vec![Vec::new()]);
+        self.set_name(mount, name, Some(ino));
+    }
+
+    /// A whole new file was made: its mount alone knows it until it is published.
     pub fn made(&mut self, mount: usize, name: &Name, ino: Ino) {
         self.unpublished.insert(ino, (mount, name.clone()));
         self.waiting.insert((mount, ino), Vec::new());

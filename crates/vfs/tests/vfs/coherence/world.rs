@@ -181,7 +181,11 @@ impl World {
                     return;
                 }
                 let file = kernel.create(&wanted, flags).await.expect("create");
-                self.contract.made(mount, &wanted, file.ino);
+                if flags.truncate {
+                    self.contract.made(mount, &wanted, file.ino);
+                } else {
+                    self.contract.made_known(mount, &wanted, file.ino);
+                }
                 file
             }
             Err(e) => panic!("open of `{wanted}`: {e}"),

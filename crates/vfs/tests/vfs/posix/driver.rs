@@ -223,7 +223,8 @@ impl Driver {
         }
         let created = code(self.vfs.create(CALLER, ino, &name, mode, flags).await).expect("the name is free");
         let new = new_node(Body::File(Content::default()), FileKind::File, mode);
-        let id = self.model.make(dir, &name, new, !flags.exclusive, self.now()).expect("the name is free");
+        let fresh = flags.truncate && !flags.exclusive;
+        let id = self.model.make(dir, &name, new, fresh, self.now()).expect("the name is free");
         self.entry_changed(dir, &name);
         self.remembered(id, &created.attr);
         self.handles.push(Open { fh: created.opened.fh, id, flags });

@@ -66,7 +66,7 @@ pub struct Node {
     pub body: Body,
     /// Directories: where it is.
     pub parent: Id,
-    /// A file that was made without O_EXCL and has not been closed, fsynced, linked or moved since: it may
+    /// A file that was made with O_TRUNC and without O_EXCL, and has not been closed, fsynced, linked or moved since: it may
     /// exist on this mount only, and its directory's times may not tell of it yet.
     pub fresh: bool,
     /// Made without a name (O_TMPFILE) and without one still.
