@@ -3,6 +3,7 @@
 //! An invalidation waits for locks that an operation under way may hold, and that operation may be waiting
 //! for this mount. So nothing that serves operations ever calls into the kernel; it leaves a note here.
 
+use crate::mappings;
 use dfs_proto::{Ino, Name};
 use dfs_vfs::KernelCaches;
 use fuser::{INodeNo, Notifier};
@@ -106,6 +107,10 @@ impl KernelCaches for KernelNotes {
 
     fn drop_pages_then(&self, ino: Ino) -> oneshot::Receiver<()> {
         self.leave_and_ask(Note::Pages(ino))
+    }
+
+    fn has_mapped(&self, pid: u32, ino: Ino) -> bool {
+        mappings::has_mapped(pid, ino)
     }
 
     fn drop_entry(&self, parent: Ino, name: &Name) {

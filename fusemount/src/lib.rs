@@ -9,6 +9,7 @@ mod convert;
 mod descriptors;
 mod errno;
 mod kernel;
+mod mappings;
 mod mount;
 mod predecessors;
 mod requests;

@@ -1,6 +1,7 @@
 //! Seeing what others have done: how far the stream of changes has been heard, and waiting until all that was done
 //! before a lock was granted is known here and in the kernel.
 
+use crate::KernelCaches;
 use crate::file::File;
 use crate::vfs::Vfs;
 use dfs_proto::meta::ClusterOp;
@@ -93,6 +94,24 @@ impl Vfs {
         }
     }
 
+    /// Has the kernel hand over what programs have written through mappings of the file, before a lock is given up
+    /// under which process `pid` may have done so. By itself it does that at msync(2), at munmap(2), before a close,
+    /// and when it likes.
+    pub(crate) async fn collect_mapped(&self, file: &Arc<File>, pid: u32) {
+        let Some(kernel) = self.kernel.get() else { return };
+        if !is_mapped(kernel, file, pid).await {
+            return;
+        }
+        if timeout(DROPPED_WITHIN, kernel.drop_pages_then(file.ino)).await.is_err() {
+            log::warn!(
+                "inode {}: the kernel has not handed over what programs have written to mapped pages within {} s; who \
+                 gets the lock next may not see it. Is a read of the file hanging?",
+                file.ino,
+                DROPPED_WITHIN.as_secs()
+            );
+        }
+    }
+
     /// Waits until everything has been heard that others have done before this call. Whether that is so.
     async fn hear_all(&self) -> bool {
         let mut heard = self.heard.subscribe();
@@ -104,4 +123,17 @@ impl Vfs {
         };
         timeout(HEARD_WITHIN, heard.wait_for(|heard| heard.covers(wanted))).await.is_ok_and(|r| r.is_ok())
     }
+}
+
+/// Whether the process has mapped the file, or somebody else has: then it counts as mapped for as long as it is open
+/// here. That is asked each time because a mapping is made without this mount being told.
+async fn is_mapped(kernel: &Arc<dyn KernelCaches>, file: &Arc<File>, pid: u32) -> bool {
+    if file.lock().is_mapped {
+        return true;
+    }
+    let (kernel, ino) = (kernel.clone(), file.ino);
+    // Only the end of the runtime keeps the task from its answer.
+    let found = tokio::task::spawn_blocking(move || kernel.has_mapped(pid, ino)).await.unwrap_or(false);
+    file.lock().is_mapped |= found;
+    found
 }

@@ -68,6 +68,8 @@ pub(crate) struct FileState {
     pub gid_to_set: Option<u32>,
     /// The commit that makes the file got no answer, and may have been carried out.
     pub maybe_made: bool,
+    /// Programs here have it mapped, or had: what they write there stays with the kernel until that is asked for it.
+    pub is_mapped: bool,
     /// The file is known to have no `security.capability`: the kernel asks for it with every write.
     pub no_capability: bool,
 }
@@ -94,6 +96,7 @@ impl File {
             atime_to_set: None,
             gid_to_set: None,
             maybe_made: false,
+            is_mapped: false,
             no_capability: is_new,
             origin,
             attr,

@@ -18,8 +18,12 @@ pub trait KernelCaches: Send + Sync + 'static {
     /// Drop attributes of the inode. What is returned resolves, or closes, when the kernel has, and has carried out
     /// all that it was asked to drop before.
     fn drop_attributes_then(&self, ino: Ino) -> oneshot::Receiver<()>;
-    /// The same for attributes and pages.
+    /// The same for attributes and pages. What programs have written to the pages through mappings is handed over
+    /// before.
     fn drop_pages_then(&self, ino: Ino) -> oneshot::Receiver<()>;
+    /// Whether process `pid` has a shared mapping of the inode, as far as that can be told. Takes moments, and blocks
+    /// for them.
+    fn has_mapped(&self, pid: u32, ino: Ino) -> bool;
     /// Drop the entry.
     fn drop_entry(&self, parent: Ino, name: &Name);
 }

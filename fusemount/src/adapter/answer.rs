@@ -39,7 +39,7 @@ pub(super) struct Leftover {
 impl Leftover {
     async fn give_back(self, vfs: &Vfs) {
         if let Some((fh, wish)) = self.locked
-            && let Err(e) = vfs.unlock(fh, wish.space, wish.owner, wish.range).await
+            && let Err(e) = vfs.unlock(fh, wish).await
         {
             log::debug!("a lock that nobody waits for could not be given back: {e}");
         }

@@ -360,10 +360,10 @@ impl Filesystem for Adapter {
     ) {
         let (range, mode) = (decode!(reply, lock_range(first, last)), decode!(reply, lock_mode(kind)));
         let Some(mode) = mode else {
-            // The mode says nothing when locks go.
-            let wish = lock_wish(owner, range, LockMode::Shared, pid, flags);
+            // The mode says nothing when locks go, and the process is told by the request alone.
+            let wish = lock_wish(owner, range, LockMode::Shared, request.pid(), flags);
             return self.answer(request, Patience::Whole, "an unlock", reply, |vfs| async move {
-                vfs.unlock(fh(handle), wish.space, wish.owner, wish.range).await
+                vfs.unlock(fh(handle), wish).await
             });
         };
         let wish = lock_wish(owner, range, mode, pid, flags);

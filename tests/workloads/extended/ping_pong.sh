@@ -3,7 +3,6 @@
 # Needs: ping_pong=ctdb
 # Version: dpkg-query -W -f 'ctdb ${Version}' ctdb
 # Mounts: 2
-# Explained: mapped: over FUSE the kernel hands on what was written through a mapping at msync(2), munmap, close or when it likes, not when a lock is given up
 . "$(dirname "$0")/../lib/row.sh"
 check() { # NAME OPTIONS
     local name=$1 options=${2:-} increments

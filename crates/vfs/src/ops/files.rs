@@ -285,6 +285,7 @@ impl Vfs {
         let mut done = 0;
         let now = self.clock.now();
         let mut state = file.lock();
+        state.is_mapped |= mapped;
         let appending = handle.append && !mapped;
         let start = if appending { state.append_at() } else { offset };
         while done < data.len() {

@@ -172,6 +172,9 @@ impl Vfs {
             let before = file.lock().locks.held(wish.key(), wish.range);
             // It is given up, at least in part, by being changed.
             if !before.is_empty() && (wish.mode == LockMode::Shared || wish.space == LockSpace::Whole) {
+                if has_exclusive(&before) {
+                    self.collect_mapped(file, wish.pid).await;
+                }
                 self.publish_unless_gone(file, false).await?;
             }
             let session = self.meta.session();
@@ -222,7 +225,7 @@ impl Vfs {
     fn take_over(&self, file: &File, fh: Fh, wish: &LockWish, before: &[Span], session: Option<SessionId>) {
         let mut state = file.lock();
         state.locks.granted(wish.key(), fh, wish.span(), session);
-        if before.iter().any(|span| span.mode == LockMode::Exclusive) {
+        if has_exclusive(before) {
             state.locks.wake();
         }
     }
@@ -253,17 +256,16 @@ impl Vfs {
         if is_known { Ok(()) } else { self.publish_all(file).await }
     }
 
-    /// Gives up what the owner has of `range`. What was written to the file here is published first, by whomever; if
-    /// that fails, so does this, and the lock stays.
-    pub async fn unlock(
-        &self,
-        fh: Fh,
-        space: LockSpace,
-        owner: LockOwner,
-        range: LockRange,
-    ) -> Result<(), VfsError> {
+    /// Gives up what the owner of `what` has of its range, whatever the mode. What was written to the file here is
+    /// published first, by whomever, and through mappings by process `what.pid`; if that fails, so does this, and the
+    /// lock stays.
+    pub async fn unlock(&self, fh: Fh, what: LockWish) -> Result<(), VfsError> {
         let handle = self.handles.file(fh)?;
-        self.give_up_locks(&handle.file, LockKey { space, owner }, range, false).await
+        let held = handle.file.lock().locks.held(what.key(), what.range);
+        if has_exclusive(&held) {
+            self.collect_mapped(&handle.file, what.pid).await;
+        }
+        self.give_up_locks(&handle.file, what.key(), what.range, false).await
     }
 
     /// The same. `at_any_price` leaves no lock behind that could be given up, whatever else goes wrong.
@@ -306,7 +308,8 @@ impl Vfs {
         published.and(lost)
     }
 
-    /// A process has closed a descriptor of the file: by POSIX that frees all its byte ranges.
+    /// A process has closed a descriptor of the file: by POSIX that frees all its byte ranges. The kernel has handed
+    /// over before what was written through mappings.
     pub(super) async fn free_ranges_of(&self, file: &Arc<File>, owner: LockOwner) -> Result<(), VfsError> {
         let key = LockKey { space: LockSpace::Range, owner };
         self.give_up_locks(file, key, LockRange::WHOLE, false).await
@@ -389,6 +392,11 @@ impl Vfs {
             kernel.drop_pages(file.ino);
         }
     }
+}
+
+/// Whether something may have been written under these.
+fn has_exclusive(held: &[Span]) -> bool {
+    held.iter().any(|span| span.mode == LockMode::Exclusive)
 }
 
 fn lock_lost(ino: Ino) -> VfsError {

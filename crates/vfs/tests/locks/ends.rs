@@ -1,7 +1,7 @@
 //! When locks end, and what that costs.
 
 use crate::world::*;
-use dfs_proto::{LockMode, LockOwner, LockSpace};
+use dfs_proto::{LockMode, LockOwner};
 use dfs_vfs::VfsError;
 
 /// A close asks the master nothing when the process has no locks on the file, whether it had some before or not.
@@ -91,7 +91,7 @@ async fn a_range_can_be_given_up_in_part() {
     a.store("f", b"old").await;
     let (at_a, at_b) = (a.open_file("f", BOTH).await, b.open_file("f", BOTH).await);
     a.try_lock(at_a, range(1, bytes(0, 29), LockMode::Exclusive)).await.unwrap();
-    a.unlock(at_a, LockSpace::Range, LockOwner(1), bytes(10, 19)).await.unwrap();
+    a.unlock(at_a, range(1, bytes(10, 19), LockMode::Shared)).await.unwrap();
     b.try_lock(at_b, range(1, bytes(10, 19), LockMode::Exclusive)).await.unwrap();
     for (first, last) in [(0, 9), (20, 29)] {
         let end = range(1, bytes(first, last), LockMode::Exclusive);

@@ -3,6 +3,7 @@
 
 mod ends;
 mod lost;
+mod mapped;
 mod seen;
 mod waits;
 mod world;

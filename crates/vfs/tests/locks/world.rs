@@ -13,7 +13,8 @@ use dfs_vfs::{Caller, Fh, KernelCaches, LockWish, OpenFlags, Vfs, VfsConfig, Vfs
 use std::future::pending;
 use std::io::{Read, Write};
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -139,6 +140,10 @@ impl MetaClient for Watched {
 #[derive(Default)]
 pub struct Kernel {
     pub told: Arc<Mutex<Vec<Told>>>,
+    /// The process that has mapped the next file that somebody asks about; 0 is none.
+    pub mapped_by: AtomicU32,
+    /// What the kernel does before it drops pages: it hands over what was written to them through mappings.
+    pub hands_over: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,10 +162,15 @@ impl Kernel {
 
     /// Slow, so that nobody gets by without waiting.
     fn carry_out(&self, told: Told) -> oneshot::Receiver<()> {
+        let drops_pages = matches!(told, Told::Pages(_));
+        let hands_over = if drops_pages { self.hands_over.lock().unwrap().take() } else { None };
         self.note(told);
         let (done, waits) = oneshot::channel();
         let told = self.told.clone();
         tokio::spawn(async move {
+            if let Some(hands_over) = hands_over {
+                hands_over.await;
+            }
             tokio::time::sleep(Duration::from_millis(30)).await;
             told.lock().unwrap().push(Told::Done);
             let _ = done.send(());
@@ -184,6 +194,10 @@ impl KernelCaches for Kernel {
 
     fn drop_pages_then(&self, ino: Ino) -> oneshot::Receiver<()> {
         self.carry_out(Told::Pages(ino))
+    }
+
+    fn has_mapped(&self, pid: u32, _: Ino) -> bool {
+        self.mapped_by.load(Ordering::SeqCst) == pid
     }
 
     fn drop_entry(&self, parent: Ino, name: &Name) {
@@ -292,7 +306,7 @@ impl Mount {
     }
 
     pub async fn free(&self, fh: Fh, wish: LockWish) -> Result<(), VfsError> {
-        self.unlock(fh, wish.space, wish.owner, wish.range).await
+        self.unlock(fh, wish).await
     }
 
     pub fn calls(&self) -> usize {

@@ -299,6 +299,10 @@ impl KernelCaches for Dropped {
         self.note_then(format!("pages {ino}"))
     }
 
+    fn has_mapped(&self, _: u32, _: Ino) -> bool {
+        false
+    }
+
     fn drop_entry(&self, _: Ino, name: &Name) {
         self.note(format!("entry {name}"));
     }

@@ -13,6 +13,7 @@ mod faults;
 mod interrupts;
 mod linearizable;
 mod locks;
+mod mapped;
 mod names;
 mod nodes;
 mod set_id;

@@ -123,6 +123,10 @@ impl KernelCaches for Notes {
         self.carry_out(Note::Pages(ino))
     }
 
+    fn has_mapped(&self, _: u32, _: Ino) -> bool {
+        false
+    }
+
     fn drop_attributes(&self, ino: Ino) {
         self.leave(Note::Attributes(ino));
     }
