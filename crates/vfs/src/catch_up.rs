@@ -5,7 +5,7 @@ use crate::KernelCaches;
 use crate::file::File;
 use crate::vfs::Vfs;
 use dfs_proto::meta::ClusterOp;
-use dfs_proto::{EventCursor, MetaOp, MetaReply};
+use dfs_proto::{Attr, EventCursor, MetaOp, MetaReply};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -69,6 +69,25 @@ impl Vfs {
                 "inode {}: the kernel has not dropped the attributes that it had cached within {} s; who has opened \
                  the file now may see its old size for a moment",
                 file.ino,
+                DROPPED_WITHIN.as_secs()
+            );
+        }
+    }
+
+    /// While nobody tells of changes the kernel asks for attributes before each read, and goes on with the pages that
+    /// it has when size and mtime are those that it knows. Of a file with changes that wait here they are, whatever
+    /// others have done: so pages of another version are dropped before the answer.
+    pub(crate) async fn drop_old_pages(&self, attr: &Attr) {
+        if self.is_pushed() || self.file(attr.ino).is_none() || self.names.keep_pages(attr.ino, attr.version)
+        {
+            return;
+        }
+        let Some(kernel) = self.kernel.get() else { return };
+        if timeout(DROPPED_WITHIN, kernel.drop_pages_then(attr.ino)).await.is_err() {
+            log::warn!(
+                "inode {}: the kernel has not dropped the pages that it had cached within {} s; who reads the file now \
+                 may see old content. Is a read of the file hanging?",
+                attr.ino,
                 DROPPED_WITHIN.as_secs()
             );
         }

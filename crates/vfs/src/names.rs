@@ -249,6 +249,13 @@ impl Names {
         known.is_some_and(|known| known.parent == parent && known.name.as_ref() == Some(name))
     }
 
+    /// Whether the kernel has the inode under no other name than this.
+    pub fn is_known_only_as(&self, ino: Ino, parent: Ino, name: &Name) -> bool {
+        let inner = self.inner.lock();
+        let is_it = |(p, n): &(Ino, Name)| *p == parent && n == name;
+        inner.known.get(&ino).is_none_or(|known| known.names().iter().all(is_it))
+    }
+
     /// Every inode that the kernel knows, with the names that it may have it under.
     pub fn all_known(&self) -> Vec<(Ino, Vec<(Ino, Name)>)> {
         self.inner.lock().known.iter().map(|(ino, known)| (*ino, known.names())).collect()

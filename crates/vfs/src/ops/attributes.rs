@@ -18,7 +18,10 @@ impl Vfs {
             return Ok(self.tell(view, asked));
         }
         match self.read_op(ReadOp::GetAttr { ino }).await? {
-            MetaReply::Attr(attr) => Ok(self.tell(self.overlaid(attr), asked)),
+            MetaReply::Attr(attr) => {
+                self.drop_old_pages(&attr).await;
+                Ok(self.tell(self.overlaid(attr), asked))
+            }
             _ => Err(VfsError::OddAnswer("a getattr")),
         }
     }

@@ -201,7 +201,7 @@ impl Vfs {
             return Err(VfsError::OddAnswer("an unlink"));
         };
         self.entry_changed(parent, name);
-        self.note_removed(&removed);
+        self.note_removed(&removed, parent, name);
         Ok(())
     }
 
@@ -237,12 +237,15 @@ impl Vfs {
         }
     }
 
-    pub(crate) fn note_removed(&self, removed: &Removed) {
+    /// The name of an inode has been removed here. When the kernel has the inode under another name still, which it
+    /// has lost elsewhere, it does not know that the inode has none.
+    pub(crate) fn note_removed(&self, removed: &Removed, parent: Ino, name: &Name) {
         self.names.changed_here(removed.ino);
         if let Some(file) = self.file(removed.ino) {
+            let is_known = self.names.is_known_only_as(removed.ino, parent, name);
             let mut state = file.lock();
             state.attr.nlink = removed.nlink;
-            state.is_nameless = removed.nlink == 0;
+            state.is_nameless = removed.nlink == 0 && is_known;
         }
     }
 
@@ -319,7 +322,7 @@ impl Vfs {
                 self.names.renamed(other.ino, parent, &name);
                 self.names.changed_here(other.ino);
             }
-            Some(removed) => self.note_removed(&removed),
+            Some(removed) => self.note_removed(&removed, new_parent, new_name),
             None => {}
         }
         Ok(())

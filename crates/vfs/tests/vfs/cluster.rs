@@ -55,6 +55,8 @@ pub struct Cluster {
     next: AtomicU64,
     opens: Mutex<HashMap<Ino, u32>>,
     mounts: Mutex<Vec<Mount>>,
+    /// How many events there have been.
+    events: AtomicU64,
     /// Whether events wait until they are delivered by the test.
     holds_events: AtomicBool,
     /// Calls of the master so far, by what they were.
@@ -86,6 +88,7 @@ impl Cluster {
             next: AtomicU64::new(1),
             opens: Mutex::default(),
             mounts: Mutex::default(),
+            events: AtomicU64::new(0),
             holds_events: AtomicBool::new(false),
             calls: Mutex::default(),
             meanwhile: Mutex::default(),
@@ -180,7 +183,7 @@ impl Cluster {
                 self.tell(me, changes);
                 Ok(reply)
             }
-            MetaOp::Cluster(op) => self.cluster_op(op).await,
+            MetaOp::Cluster(op) => self.cluster_op(me, op).await,
         }
     }
 
@@ -203,8 +206,9 @@ impl Cluster {
         self.store.read(move |txn| dfs_namespace::read(txn, None, &op)).await.is_ok()
     }
 
-    async fn cluster_op(&self, op: ClusterOp) -> Result<MetaReply, WireError> {
+    async fn cluster_op(&self, me: u64, op: ClusterOp) -> Result<MetaReply, WireError> {
         match op {
+            ClusterOp::Cursor => Ok(MetaReply::Cursor(self.catch_up(me))),
             ClusterOp::Inodes { count } => {
                 let first = self
                     .store
@@ -238,7 +242,8 @@ impl Cluster {
             let mut mounts = self.mounts.lock().unwrap();
             let holds = self.holds_events.load(Ordering::SeqCst);
             for kind in changes {
-                let event = Event { at: EventCursor { boot: 1, seq: 1 }, origin: None, kind };
+                let seq = self.events.fetch_add(1, Ordering::SeqCst) + 1;
+                let event = Event { at: EventCursor { boot: 1, seq }, origin: None, kind };
                 for mount in mounts.iter_mut().filter(|m| m.id != origin && !m.is_down) {
                     match holds {
                         true => mount.waiting.push_back(event.clone()),
@@ -266,6 +271,21 @@ impl Cluster {
         if let Some(vfs) = vfs {
             events.iter().for_each(|event| vfs.on_event(event));
         }
+    }
+
+    /// A mount asks how far the events go: those that wait for it are what it is about to hear.
+    fn catch_up(&self, me: u64) -> EventCursor {
+        let at = EventCursor { boot: 1, seq: self.events.load(Ordering::SeqCst) };
+        let (vfs, events) = {
+            let mut mounts = self.mounts.lock().unwrap();
+            let mount = mounts.iter_mut().find(|mount| mount.id == me).unwrap();
+            (mount.vfs.upgrade(), std::mem::take(&mut mount.waiting))
+        };
+        if let Some(vfs) = vfs {
+            events.iter().for_each(|event| vfs.on_event(event));
+            vfs.on_place(at);
+        }
+        at
     }
 
     /// The stream of events to a mount breaks: what waits is lost.

@@ -233,6 +233,24 @@ async fn regression_a_path_that_others_have_replaced_is_looked_up_again() {
     assert_eq!(b.open(CALLER, old, READ).await.unwrap_err().code(), ErrorCode::Stale);
 }
 
+/// The kernel has an inode under a name that another mount has changed, when this one removes the new name.
+#[tokio::test]
+async fn regression_a_name_that_others_have_changed_leads_to_no_file_that_is_gone() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.mount(replacing()), cluster.mount(replacing()));
+    let made = a.create(CALLER, Ino::ROOT, &name("old"), 0o644, READ_WRITE).await.unwrap();
+    cluster.hold_events();
+    b.rename(Ino::ROOT, &name("old"), Ino::ROOT, &name("new"), RenameMode::Replace).await.unwrap();
+    a.lookup(Ino::ROOT, &name("new")).await.unwrap();
+    a.unlink(Ino::ROOT, &name("new")).await.unwrap();
+    let by_old_name = a.open(CALLER, made.attr.ino, READ).await.unwrap_err();
+    assert_eq!(by_old_name.code(), ErrorCode::Stale, "the kernel has to look the name up again");
+    let by_descriptor = a.open(CALLER, made.attr.ino, READ).await.unwrap().fh;
+    close(&a, by_descriptor).await.unwrap();
+    close(&a, made.opened.fh).await.unwrap();
+    cluster.nothing_is_open().await;
+}
+
 #[tokio::test]
 async fn regression_a_file_that_lost_its_name_before_it_was_published_can_be_opened_by_its_descriptor() {
     let cluster = Cluster::new().await;
@@ -327,6 +345,33 @@ async fn regression_an_open_ends_the_size_that_the_kernel_had_before() {
     close(&b, fh).await.unwrap();
     let fh = b.open(CALLER, ino, READ).await.unwrap().fh;
     assert!(kernel.take().is_empty(), "once is enough");
+    close(&b, fh).await.unwrap();
+}
+
+/// Without the stream of changes the kernel tells old pages by size and mtime, and those of a file with changes that
+/// wait here do not move.
+#[tokio::test]
+async fn regression_pages_of_a_file_that_two_mounts_change_are_dropped_while_nobody_tells_of_changes() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.mount(replacing()), cluster.mount(replacing()));
+    let kernel = Arc::new(Dropped::default());
+    b.set_kernel(kernel.clone());
+    let ino = store(&a, "f", b"0123456789").await;
+    b.lookup(Ino::ROOT, &name("f")).await.unwrap();
+    cluster.stream_down(1);
+    let fh = b.open(CALLER, ino, READ_WRITE).await.unwrap().fh;
+    write_all(&b, fh, 0, b"b").await;
+    let before = b.getattr(ino).await.unwrap();
+    let other = a.open(CALLER, ino, WRITE).await.unwrap().fh;
+    write_all(&a, other, 5, b"a").await;
+    close(&a, other).await.unwrap();
+    kernel.take();
+    let after = b.getattr(ino).await.unwrap();
+    assert_eq!((after.size, after.mtime), (before.size, before.mtime));
+    assert_eq!(kernel.take(), [format!("pages {ino}")]);
+    b.getattr(ino).await.unwrap();
+    assert!(kernel.take().is_empty(), "once is enough");
+    assert_eq!(b.read(fh, 0, 100).await.unwrap(), "b1234a6789");
     close(&b, fh).await.unwrap();
 }
 

@@ -71,6 +71,11 @@ impl Contract {
         self.find(mount, name).into_iter().chain(before).collect()
     }
 
+    /// Whether only its mount knows the file.
+    pub fn is_new(&self, ino: Ino) -> bool {
+        self.unpublished.contains_key(&ino)
+    }
+
     /// Whether the file has a name, here or anywhere.
     pub fn is_named(&self, ino: Ino) -> bool {
         self.names.values().any(|named| *named == ino) || self.unpublished.contains_key(&ino)

@@ -5,13 +5,17 @@
 
 use crate::cluster::CALLER;
 use dfs_proto::meta::{AttrChanges, RenameMode};
-use dfs_proto::{Attr, ErrorCode, Ino, Name};
-use dfs_vfs::{Fh, KernelCaches, OpenFlags, Vfs, VfsError};
+use dfs_proto::{Attr, ErrorCode, Ino, LockMode, LockOwner, LockRange, LockSpace, Name};
+use dfs_vfs::{Fh, KernelCaches, LockWish, OpenFlags, Vfs, VfsError};
 use std::collections::{HashMap, VecDeque};
+use std::future::pending;
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 pub const PAGE: u64 = 4096;
+
+/// Who closes files, to `fcntl(2)`.
+const PROCESS: LockOwner = LockOwner(1);
 
 /// What the mount wants to be dropped.
 #[derive(Clone, Debug)]
@@ -338,6 +342,18 @@ impl Kernel {
         code(crate::close(&self.vfs, file.fh).await)
     }
 
+    /// A lock of all of the file, without waiting for it; whether it was granted.
+    pub async fn lock(&self, file: &Opened, space: LockSpace, mode: LockMode) -> Outcome<bool> {
+        match self.vfs.lock(file.fh, wish(file, space, mode), false, pending()).await {
+            Err(VfsError::WouldBlock) => Ok(false),
+            other => code(other.map(|()| true)),
+        }
+    }
+
+    pub async fn unlock(&self, file: &Opened, space: LockSpace) -> Outcome<()> {
+        code(self.vfs.unlock(file.fh, wish(file, space, LockMode::Shared)).await)
+    }
+
     pub async fn unlink(&self, name: &Name) -> Outcome<()> {
         let ino = self.lookup(name).await?;
         code(self.vfs.unlink(Ino::ROOT, name).await)?;
@@ -368,4 +384,13 @@ impl Kernel {
         });
         Ok(true)
     }
+}
+
+/// Byte ranges belong to the process, of which each mount has one; whole-file locks to the open file.
+fn wish(file: &Opened, space: LockSpace, mode: LockMode) -> LockWish {
+    let owner = match space {
+        LockSpace::Range => PROCESS,
+        LockSpace::Whole => LockOwner(1000 + file.fh.0),
+    };
+    LockWish { space, owner, range: LockRange::WHOLE, mode, pid: 1 }
 }

@@ -3,6 +3,7 @@
 
 mod contract;
 mod kernel;
+mod locks;
 mod world;
 
 use crate::posix::steps::Steps;
@@ -42,6 +43,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => mount().prop_map(|mount| Step::Up { mount }),
         1 => mount().prop_map(|mount| Step::Evict { mount }),
         2 => Just(Step::Quiet),
+        4 => (handle(), any::<bool>(), any::<bool>())
+            .prop_map(|(handle, whole, exclusive)| Step::Lock { handle, whole, exclusive }),
+        3 => (handle(), any::<bool>()).prop_map(|(handle, whole)| Step::Unlock { handle, whole }),
+        4 => handle().prop_map(|handle| Step::Increment { handle }),
     ]
 }
 
@@ -54,8 +59,9 @@ proptest! {
 
     /// Whatever several mounts do with the same files: an open sees all that was closed or fsynced before, on any
     /// mount; a new file appears whole; appends lose nothing; a file that is open when another mount replaces or
-    /// removes it goes on with its content; no byte is read that was never written there; and when it is quiet,
-    /// what every mount has cached is what there is.
+    /// removes it goes on with its content; no byte is read that was never written there; whoever gets a lock reads
+    /// what the last holder wrote, so that a number that is read and written under an exclusive lock loses no step;
+    /// and when it is quiet, what every mount has cached is what there is.
     #[test]
     fn several_mounts_keep_to_the_contract(steps in prop::collection::vec(step(), 1..100).prop_map(Steps)) {
         blocking(run(&steps.0));

@@ -2,18 +2,21 @@
 
 use super::contract::{Contract, Edit};
 use super::kernel::{Kernel, Opened, PAGE};
+use super::locks::{Owner, Table};
 use crate::cluster::{APPEND, Cluster, READ, READ_WRITE, WRITE};
-use dfs_proto::{CollisionPolicy, ErrorCode, Ino, Name};
+use dfs_proto::{CollisionPolicy, ErrorCode, Ino, LockMode, LockSpace, Name};
 use dfs_vfs::{OpenFlags, VfsConfig};
 use std::sync::Arc;
 
 pub const MOUNTS: usize = 3;
-pub const NAMES: usize = 5;
+pub const NAMES: usize = 6;
 
 /// The first name is that of a log, to which all mounts append; the second that of a table, where each mount has
-/// a part of its own; the rest are documents, written by one mount at a time.
+/// a part of its own; the third that of a counter, written by whoever has its lock; the rest are documents, written
+/// by one mount at a time.
 const LOG: usize = 0;
 const TABLE: usize = 1;
+const COUNTER: usize = 2;
 
 /// More than any file has.
 const WHOLE: u64 = 1 << 24;
@@ -85,6 +88,20 @@ pub enum Step {
     },
     /// Everything arrives everywhere.
     Quiet,
+    /// A lock is asked for, and not waited for: flock(2) or fcntl(2).
+    Lock {
+        handle: usize,
+        whole: bool,
+        exclusive: bool,
+    },
+    Unlock {
+        handle: usize,
+        whole: bool,
+    },
+    /// The number at the start of the counter is read and written under its lock.
+    Increment {
+        handle: usize,
+    },
 }
 
 struct Handle {
@@ -99,12 +116,26 @@ pub struct World {
     kernels: Vec<Kernel>,
     down: [bool; MOUNTS],
     contract: Contract,
+    locks: Table,
     handles: Vec<Handle>,
     count: u64,
 }
 
 fn name(index: usize) -> Name {
-    Name::try_from(["log", "table", "a", "b", "c"][index]).unwrap()
+    Name::try_from(["log", "table", "counter", "a", "b", "c"][index]).unwrap()
+}
+
+fn space_of(whole: bool) -> LockSpace {
+    if whole { LockSpace::Whole } else { LockSpace::Range }
+}
+
+/// The kind of lock under which a counter is written.
+fn guard_of(counter: Ino) -> LockSpace {
+    space_of(counter.0 % 2 == 0)
+}
+
+fn owner(mount: usize, file: &Opened, space: LockSpace) -> Owner {
+    Owner { mount, handle: (space == LockSpace::Whole).then_some(file.fh.0) }
 }
 
 impl World {
@@ -118,6 +149,7 @@ impl World {
             kernels,
             down: [false; MOUNTS],
             contract: Contract::default(),
+            locks: Table::default(),
             handles: Vec::new(),
             count: 0,
         }
@@ -130,7 +162,7 @@ impl World {
                 let mode = [READ, WRITE, READ_WRITE][access as usize];
                 let append = if name == LOG && mode.write { APPEND } else { mode };
                 let flags =
-                    OpenFlags { truncate: truncate && mode.write && name > TABLE, read: true, ..append };
+                    OpenFlags { truncate: truncate && mode.write && name > COUNTER, read: true, ..append };
                 self.open(mount, name, flags, create).await;
             }
             Step::Read { handle, offset, length } => self.read(handle, offset, length).await,
@@ -151,6 +183,12 @@ impl World {
             Step::Up { mount } => self.mend_stream(mount),
             Step::Evict { mount } => self.kernels[mount].evict(),
             Step::Quiet => self.quiet().await,
+            Step::Lock { handle, whole, exclusive } => {
+                let mode = if exclusive { LockMode::Exclusive } else { LockMode::Shared };
+                self.lock(handle, space_of(whole), mode).await;
+            }
+            Step::Unlock { handle, whole } => self.unlock(handle, space_of(whole)).await,
+            Step::Increment { handle } => self.increment(handle).await,
         }
     }
 
@@ -166,7 +204,7 @@ impl World {
         busy.extend(
             inos.iter().filter(|ino| (0..MOUNTS).any(|m| m != mount && self.contract.has_edits(m, **ino))),
         );
-        index > TABLE && inos.iter().any(|ino| busy.contains(ino))
+        index > COUNTER && inos.iter().any(|ino| busy.contains(ino))
     }
 
     async fn open(&mut self, mount: usize, index: usize, flags: OpenFlags, create: bool) {
@@ -242,7 +280,11 @@ impl World {
 
     fn writable(&self, handle: usize) -> Option<(usize, usize, Opened)> {
         let handle = self.handle(handle).filter(|h| h.flags.write)?;
-        Some((handle.mount, handle.name, handle.file))
+        let Handle { mount, name, file, .. } = *handle;
+        let space = guard_of(file.ino);
+        let has_lock =
+            || self.locks.held(file.ino, space, owner(mount, &file, space)) == Some(LockMode::Exclusive);
+        (name != COUNTER || has_lock()).then_some((mount, name, file))
     }
 
     async fn write(&mut self, handle: usize, offset: u64, length: u64) {
@@ -260,10 +302,9 @@ impl World {
     }
 
     async fn truncate(&mut self, handle: usize, size: u64) {
-        let Some((mount, kind, file)) = self.writable(handle).filter(|(_, kind, _)| *kind > TABLE) else {
+        let Some((mount, _, file)) = self.writable(handle).filter(|(_, kind, _)| *kind > TABLE) else {
             return;
         };
-        debug_assert!(kind > TABLE);
         self.kernels[mount].truncate(&file, size).await.expect("ftruncate");
         self.contract.edit(mount, file.ino, Edit::Truncate(size));
     }
@@ -283,9 +324,66 @@ impl World {
         let Handle { mount, file, flags, .. } = self.handles.swap_remove(index);
         self.kernels[mount].close(file).await.expect("close");
         let is_last = self.handles.iter().all(|h| h.mount != mount || h.file.ino != file.ino);
-        if flags.write || is_last {
+        // The process loses its byte ranges with any close, the open file its own lock.
+        let mut had_lock = false;
+        for space in [LockSpace::Range, LockSpace::Whole] {
+            had_lock |= self.locks.free(file.ino, space, owner(mount, &file, space));
+        }
+        if flags.write || is_last || had_lock {
             self.contract.publish(mount, file.ino);
         }
+    }
+
+    /// Whether it was granted.
+    async fn lock(&mut self, handle: usize, space: LockSpace, mode: LockMode) -> bool {
+        let Some(Handle { mount, file, .. }) = self.handle(handle) else { return false };
+        let (mount, file) = (*mount, *file);
+        let (ino, owner) = (file.ino, owner(mount, &file, space));
+        let before = self.locks.held(ino, space, owner);
+        let is_free = self.locks.is_free(ino, space, owner, mode);
+        let granted = self.kernels[mount].lock(&file, space, mode).await.expect("a lock");
+        assert_eq!(granted, is_free, "mount {mount}: {space:?} {mode:?} of {ino}");
+        let gives_up = before.is_some() && (mode == LockMode::Shared || space == LockSpace::Whole);
+        if gives_up || self.contract.is_new(ino) {
+            self.contract.publish(mount, ino);
+        }
+        if granted {
+            self.locks.grant(ino, space, owner, mode);
+            if before != Some(LockMode::Exclusive) {
+                self.contract.heard_all(mount);
+            }
+        }
+        granted
+    }
+
+    async fn unlock(&mut self, handle: usize, space: LockSpace) {
+        let Some(Handle { mount, file, .. }) = self.handle(handle) else { return };
+        let (mount, file) = (*mount, *file);
+        self.kernels[mount].unlock(&file, space).await.expect("an unlock");
+        if self.locks.free(file.ino, space, owner(mount, &file, space)) {
+            self.contract.publish(mount, file.ino);
+        }
+    }
+
+    async fn increment(&mut self, handle: usize) {
+        let Some(Handle { name: COUNTER, file, flags, mount, .. }) = self.handle(handle) else { return };
+        let (mount, file, space) = (*mount, *file, guard_of(file.ino));
+        if !flags.write || !flags.read || !self.lock(handle, space, LockMode::Exclusive).await {
+            return;
+        }
+        let number = |bytes: &[u8]| {
+            let mut number = [0; 8];
+            let length = bytes.len().min(8);
+            number[..length].copy_from_slice(&bytes[..length]);
+            u64::from_le_bytes(number)
+        };
+        let got = number(&self.kernels[mount].read(&file, 0, 8).await.expect("read"));
+        let truth = number(&self.contract.shows(mount, file.ino));
+        assert_eq!(got, truth, "mount {mount} has the lock of {} and reads something else", file.ino);
+        let next = got.wrapping_add(1).to_le_bytes();
+        self.kernels[mount].write(&file, 0, &next).await.expect("write");
+        self.contract.edit(mount, file.ino, Edit::Write(0, next.to_vec()));
+        self.unlock(handle, space).await;
     }
 
     async fn stat(&mut self, mount: usize, index: usize) {
@@ -312,7 +410,7 @@ impl World {
     }
 
     async fn rename(&mut self, mount: usize, from: usize, to: usize) {
-        if from <= TABLE || to <= TABLE || from == to {
+        if from <= COUNTER || to <= COUNTER || from == to {
             return;
         }
         match self.kernels[mount].rename(&name(from), &name(to)).await {
