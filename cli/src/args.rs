@@ -47,9 +47,12 @@ pub(crate) enum Command {
     Stat(StatArgs),
     /// Show nodes, capacity, files and how far replication is behind
     Status,
-    /// Ask about storage nodes
+    /// List storage nodes, empty one, forget one
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Move copies from the fullest to the emptiest nodes until used space is even; goes on in the background when
+    /// the command is ended
+    Rebalance(RebalanceArgs),
     /// Run a whole cluster in this process, until Ctrl-C
     Up(UpArgs),
     /// Succeed if the server at URL is in service (for health checks)
@@ -154,6 +157,42 @@ pub(crate) struct StatArgs {
 pub(crate) enum NodeCommand {
     /// List the storage nodes
     Ls,
+    /// Empty a node while it serves: it gets no new data, and what it has is copied to others and verified there
+    /// before it goes. Returns when it is empty; ending the command does not end the emptying
+    Drain(DrainArgs),
+    /// Forget a node that is empty, or dead and not needed any more
+    Remove(RemoveArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DrainArgs {
+    /// Name of the node, as `dfs node ls` shows it
+    pub name: String,
+    /// Have it hold data again
+    #[arg(long)]
+    pub undo: bool,
+    /// Return at once
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RemoveArgs {
+    /// Name of the node, as `dfs node ls` shows it
+    pub name: String,
+    /// Also when it has the only copies of something, which is lost then
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RebalanceArgs {
+    /// Stop it
+    #[arg(long, conflicts_with = "no_wait")]
+    pub stop: bool,
+    /// Return at once
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 #[derive(Debug, clap::Args)]

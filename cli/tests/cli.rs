@@ -412,3 +412,114 @@ fn up_started_again_on_its_data_has_all_the_files() {
     assert_eq!(up.dfs(here.path(), &["get", "kept.txt", "-"]).success(), "kept");
     assert_eq!(up.interrupt(), Some(0));
 }
+
+/// Waits until every copy is whole, and gives the volumes that each node has, by name.
+async fn settled(bench: &Bench) -> std::collections::BTreeMap<String, u64> {
+    wait_for("every copy whole", COPIES, || async {
+        let status = bench.json(&["status"]).remove(0);
+        let behind = status["replication"]["volumes_behind"].as_u64().unwrap();
+        let named =
+            |n: &Value| (n["info"]["name"].as_str().unwrap().to_owned(), n["volumes"].as_u64().unwrap());
+        let nodes = status["nodes"].as_array().unwrap().iter().map(named).collect();
+        if behind == 0 { Ok(nodes) } else { Err(format!("{behind} volumes behind")) }
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_emptied_while_it_serves_and_then_forgotten() {
+    let mut bench = Bench::new().await;
+    let content = |n: u8| vec![n; 300_000];
+    for n in 0..12 {
+        bench.write(format!("f{n}"), &content(n));
+        bench.ok(&["put", &format!("f{n}")]);
+    }
+    let refused = bench.run(&["node", "remove", "sn2"]).failure(1);
+    assert!(refused.contains("dfs node drain"), "{refused}");
+    assert!(bench.run(&["node", "drain", "sn9"]).failure(1).contains("there are: sn1, sn2, sn3"));
+
+    let told = bench.ok(&["node", "drain", "sn2"]);
+    assert!(told.contains("sn2 is empty"), "{told}");
+    assert!(bench.ok(&["node", "ls"]).contains("live, draining"));
+    assert_eq!(settled(&bench).await["sn2"], 0);
+    // What it held it has dropped, and its disk is free again.
+    wait_for("the node's copies dropped", COPIES, || async {
+        let kept = std::fs::read_dir(bench.cluster.node(1).data_dir().join("segments")).unwrap();
+        let blocks: u64 =
+            kept.map(|e| std::os::unix::fs::MetadataExt::blocks(&e.unwrap().metadata().unwrap())).sum();
+        if blocks * 512 < 300_000 { Ok(()) } else { Err(format!("{blocks} blocks are used")) }
+    })
+    .await
+    .unwrap();
+    bench.ok(&["node", "remove", "sn2"]);
+    assert!(!bench.ok(&["node", "ls"]).contains("sn2"));
+    // It goes on asking, and stays out.
+    bench.cluster.stop_node(1).await;
+    for n in 0..12 {
+        bench.ok(&["get", &format!("f{n}"), "back"]);
+        assert_eq!(bench.read("back"), content(n));
+        std::fs::remove_file(bench.path("back")).unwrap();
+    }
+    bench.write("later", b"later");
+    bench.ok(&["put", "later"]);
+    settled(&bench).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn emptying_can_be_undone() {
+    let bench = Bench::new().await;
+    bench.ok(&["node", "drain", "sn1", "--no-wait"]);
+    bench.ok(&["node", "drain", "sn1", "--undo"]);
+    assert!(!bench.ok(&["node", "ls"]).contains("draining"));
+    wait_for("new volumes on the node", COPIES, || async {
+        if settled(&bench).await["sn1"] > 0 { Ok(()) } else { Err("none yet".to_owned()) }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_a_dead_node_brings_back_are_given_up_when_there_are_others() {
+    let mut bench = Bench::new().await;
+    for n in 0..6 {
+        bench.write(format!("f{n}"), &vec![n; 200_000]);
+        bench.ok(&["put", &format!("f{n}")]);
+    }
+    settled(&bench).await;
+    bench.cluster.stop_node(0).await;
+    wait_for("the node dead", COPIES, || async {
+        if bench.ok(&["node", "ls"]).contains("dead") { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await
+    .unwrap();
+    settled(&bench).await;
+    bench.cluster.start_node(0).await.unwrap();
+    let quick = |n: u8| bench.json(&["stat", &format!("f{n}"), "--quick"]).remove(0);
+    wait_for("two copies of everything again", COPIES, || async {
+        for n in 0..6 {
+            for volume in quick(n)["volumes"].as_array().unwrap() {
+                let copies = volume["copies"].as_array().unwrap().len();
+                if copies != 2 {
+                    return Err(format!("f{n} has {copies} copies"));
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
+    for n in 0..6 {
+        bench.ok(&["get", &format!("f{n}"), "back"]);
+        assert_eq!(bench.read("back"), vec![n; 200_000]);
+        std::fs::remove_file(bench.path("back")).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rebalancing_a_cluster_that_is_even_is_done_at_once() {
+    let bench = Bench::new().await;
+    let told = bench.ok(&["rebalance"]);
+    assert!(told.contains("Done."), "{told}");
+    assert_eq!(bench.json(&["rebalance", "--stop"])[0]["running"], false);
+}

@@ -53,7 +53,8 @@ pub async fn start(config: Config, listener: TcpListener) -> anyhow::Result<Runn
     running.spawn(Arc::clone(&master.cluster).order_forever(running.stopper()));
     running.spawn(housekeeping::tidy_forever(Arc::clone(&master), running.stopper()));
     let nodes: Arc<dyn NodeClient> = Arc::new(HttpNodes::new(DELETE_DEADLINE)?);
-    running.spawn(housekeeping::collect_forever(Arc::clone(&master), nodes, running.stopper()));
+    running.spawn(housekeeping::collect_forever(Arc::clone(&master), Arc::clone(&nodes), running.stopper()));
+    running.spawn(Arc::clone(&master.cluster).trim_forever(nodes, running.stopper()));
     log::info!(
         "the master of {} serves at {address}; data in {}",
         master.cluster.name(),

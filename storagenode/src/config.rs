@@ -1,6 +1,7 @@
 //! Settings of a storage node.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Largest segment, bytes.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
@@ -10,6 +11,12 @@ const PUT_BYTES_MAX: usize = 60 << 20;
 
 /// Memory for answers of GETs.
 const GET_BYTES_MAX: usize = 24 << 20;
+
+/// A week, as Ceph and ZFS users have it: bad sectors are found while there is another copy.
+const SCRUB_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A fifth of what a slow disk reads, and a tenth of a core for the MD5s.
+const SCRUB_BYTES_MAX: u64 = 32 << 20;
 
 /// Settings of a storage node.
 #[derive(Clone, Debug)]
@@ -38,6 +45,10 @@ pub struct Config {
     pub put_bytes_max: usize,
     /// Memory for answers of GETs under way, bytes; those over it wait.
     pub get_bytes_max: usize,
+    /// Everything is read and verified once in this time.
+    pub scrub_every: Duration,
+    /// But never more than so much in a second, bytes.
+    pub scrub_bytes_max: u64,
 }
 
 impl Config {
@@ -55,6 +66,8 @@ impl Config {
             reserve_bytes: None,
             put_bytes_max: PUT_BYTES_MAX,
             get_bytes_max: GET_BYTES_MAX,
+            scrub_every: SCRUB_EVERY,
+            scrub_bytes_max: SCRUB_BYTES_MAX,
         }
     }
 }

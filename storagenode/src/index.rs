@@ -85,6 +85,8 @@ pub struct SegmentUse {
     pub live: u64,
     /// Volumes with records in it.
     pub volumes: HashSet<VolumeId>,
+    /// Volumes of which it says that what stands before was given up.
+    pub drops: HashSet<VolumeId>,
 }
 
 /// All volumes.
@@ -138,6 +140,11 @@ impl Volume {
     /// The deleted keys.
     pub fn buried(&self) -> &Ranges {
         &self.buried
+    }
+
+    /// Where its living and damaged records are.
+    pub fn locations(&self) -> Vec<Location> {
+        self.log.iter().filter(|slot| slot.health != Health::Dead).map(|slot| slot.at).collect()
     }
 
     fn status(&self, volume: VolumeId) -> CopyStatus {
@@ -204,6 +211,11 @@ impl Index {
     /// Takes note of a record in `segment`. `grave` are the ranges of a [`Kind::Grave`].
     pub fn apply(&mut self, segment: SegmentId, e: &Entry, grave: &[(u64, u64)]) -> Applied {
         let location = Location { segment, offset: e.offset, payload_bytes: e.payload_bytes };
+        if e.kind == Kind::Drop {
+            self.segments.entry(segment).or_default().drops.insert(e.id.volume);
+            self.drop_volume(e.id.volume);
+            return Applied::Done;
+        }
         self.segments.entry(segment).or_default().volumes.insert(e.id.volume);
         let volume = self.volumes.entry(e.id.volume).or_default();
         let applied = match e.kind {
@@ -224,6 +236,7 @@ impl Index {
                 self.bury_ranges(e.id.volume, grave);
                 Applied::Done
             }
+            Kind::Drop => unreachable!("it was dealt with before"),
         };
         let volume = self.volumes.entry(e.id.volume).or_default();
         volume.reach = volume.reach.max(e.seq);
@@ -291,6 +304,17 @@ impl Index {
         for key in doomed {
             self.bury(BlobId { volume: id, key });
         }
+    }
+
+    /// Forgets a volume with all that it had.
+    fn drop_volume(&mut self, id: VolumeId) {
+        let Some(volume) = self.volumes.remove(&id) else { return };
+        for slot in volume.log.iter().filter(|slot| slot.health != Health::Dead) {
+            self.release(slot.at.segment);
+        }
+        self.changed.remove(&id);
+        self.bad.retain(|blob| blob.volume != id);
+        self.unreported.retain(|blob| blob.volume != id);
     }
 
     fn release(&mut self, segment: SegmentId) {
@@ -369,9 +393,16 @@ impl Index {
         &self.bad
     }
 
-    /// Segments below `before` that no slot points into.
+    /// Segments below `before` that no slot points into, and that no earlier one needs to be read rightly:
+    /// a volume that was given up would come back with what is left of it before the record that says so.
     pub fn dead_segments(&self, before: SegmentId) -> Vec<SegmentId> {
-        self.segments.range(..before).filter(|(_, usage)| usage.live == 0).map(|(id, _)| *id).collect()
+        let has_earlier = |id: SegmentId, volume: &VolumeId| {
+            self.segments.range(..id).any(|(_, earlier)| earlier.volumes.contains(volume))
+        };
+        let is_dead = |(id, usage): &(&SegmentId, &SegmentUse)| {
+            usage.live == 0 && !usage.drops.iter().any(|volume| has_earlier(**id, volume))
+        };
+        self.segments.range(..before).filter(is_dead).map(|(id, _)| *id).collect()
     }
 
     /// Volumes with records in `segment`.
@@ -506,6 +537,28 @@ mod tests {
         index.apply(SegmentId(2), &entry(Kind::Grave, 0, 7, 64), &[(101, 102), (110, 120)]);
         assert_eq!(index.status(V), Some(CopyStatus { volume: V, seq: Seq(7), bytes: 10, blobs: 1 }));
         assert_eq!(index.apply(SegmentId(2), &entry(Kind::Blob, 115, 8, 128), &[]), Applied::Buried);
+    }
+
+    #[test]
+    fn a_volume_that_was_given_up_is_gone_and_begins_anew() {
+        let mut index = with_blobs(3);
+        let at = index.find(blob(102)).unwrap().at;
+        index.quarantine(blob(102), at);
+        index.apply(SegmentId(2), &entry(Kind::Drop, 0, 0, 64), &[]);
+        assert!(index.volume(V).is_none() && index.bad().is_empty() && index.statuses().is_empty());
+        assert_eq!(index.take_changed(), []);
+        index.apply(SegmentId(2), &entry(Kind::Blob, 101, 1, 128), &[]);
+        assert_eq!(index.status(V), Some(CopyStatus { volume: V, seq: Seq(1), bytes: 10, blobs: 1 }));
+    }
+
+    #[test]
+    fn what_says_that_a_volume_was_given_up_outlives_what_it_gave_up() {
+        let mut index = with_blobs(1);
+        index.apply(SegmentId(2), &entry(Kind::Drop, 0, 0, 64), &[]);
+        index.add_segment(SegmentId(3));
+        assert_eq!(index.dead_segments(SegmentId(3)), [SegmentId(1)]);
+        index.remove_segment(SegmentId(1));
+        assert_eq!(index.dead_segments(SegmentId(3)), [SegmentId(2)]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod ranges;
 pub mod record;
 pub mod recovery;
 pub mod registration;
+pub mod scrub;
 pub mod segment;
 pub mod sidecar;
 pub mod store;
@@ -83,6 +84,7 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
     }));
     let mut running = Running::new("storagenode");
     running.serve(address, http::server(node.clone(), listener, config.workers)?);
+    running.spawn(scrub::Scrub::new(&config, node.clone()).run(running.stopper()));
     let registration = Registration {
         node,
         master,

@@ -35,6 +35,12 @@ struct Arguments {
     /// Failure domain (rack, room): copies are spread over several.
     #[arg(long, default_value = "")]
     zone: String,
+    /// Everything that the node holds is read and verified once in so many hours.
+    #[arg(long, default_value_t = 168, value_parser = clap::value_parser!(u32).range(1..))]
+    scrub_hours: u32,
+    /// Verifying takes at most so many MiB in a second; 0 switches it off.
+    #[arg(long, default_value_t = 32)]
+    scrub_mib: u32,
     /// Shared secret, when the master was given one.
     #[arg(long, env = "DFS_CLUSTER_KEY", default_value = "", hide_env_values = true)]
     cluster_key: String,
@@ -58,6 +64,8 @@ async fn main() -> anyhow::Result<()> {
         name: arguments.name,
         zone: arguments.zone,
         cluster_key: arguments.cluster_key,
+        scrub_every: Duration::from_secs(u64::from(arguments.scrub_hours) * 3600),
+        scrub_bytes_max: u64::from(arguments.scrub_mib) << 20,
         ..Config::new(arguments.master, arguments.data)
     };
     let running = dfs_storagenode::start(config, listener).await?;

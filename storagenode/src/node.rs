@@ -3,6 +3,7 @@
 use crate::error::StoreError;
 use crate::memory::Memory;
 use crate::pull::Pulls;
+use crate::scrub::ScrubProgress;
 use crate::store::{BlobStore, Counter};
 use dfs_client::NodeClient;
 use dfs_proto::node::RegisterReply;
@@ -52,6 +53,8 @@ pub struct Node {
     pub peers: Arc<dyn NodeClient>,
     /// Pulls under way.
     pub pulls: Pulls,
+    /// How far the verification of everything is.
+    pub scrub: ScrubProgress,
     /// What has been counted.
     pub metrics: RequestMetrics,
     /// Written by the registration only, read by every request; never held over an await.
@@ -86,6 +89,7 @@ impl Node {
             get_memory: parts.get_memory,
             peers: parts.peers,
             pulls: Pulls::default(),
+            scrub: ScrubProgress::default(),
             metrics: RequestMetrics::default(),
             standing: RwLock::default(),
             _in_use: parts.in_use,

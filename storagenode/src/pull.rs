@@ -127,7 +127,7 @@ fn append_of(record: Record) -> Result<Append, ParseError> {
         Kind::Missing => Ok(Append::Missing { id: header.id(), seq: header.seq }),
         Kind::Hole => Ok(Append::Hole { volume: header.volume, first: Seq(header.key.0), last: header.seq }),
         // Of no meaning beyond the node that wrote them.
-        Kind::Tombstone | Kind::Grave => Err(ParseError::Misplaced),
+        Kind::Tombstone | Kind::Grave | Kind::Drop => Err(ParseError::Misplaced),
     }
 }
 
@@ -145,6 +145,20 @@ fn copy_of(record: Record, replacement: bool) -> Append {
         },
         replacement,
     }
+}
+
+/// Gives up the copy of `volume`, when no pull of it is under way; false when there is none.
+///
+/// `not_permitted` on the volume's open primary.
+pub async fn drop_copy(node: &Node, volume: VolumeId) -> Result<bool, WireError> {
+    let lock = node.pulls.volume(volume);
+    let _one_at_a_time = lock.lock().await;
+    node.check_copy(volume)?;
+    let dropped = node.store.drop_copy(volume).await?;
+    if dropped {
+        log::info!("the copy of volume {volume} was given up, as the master wants it");
+    }
+    Ok(dropped)
 }
 
 /// Replaces a damaged or missing record by the source's. One that is whole stays.
@@ -182,11 +196,11 @@ pub async fn repair(node: &Node, id: BlobId, source: &str) -> Result<(), WireErr
 async fn is_whole(node: &Node, id: BlobId) -> Result<bool, WireError> {
     let Ok(slot) = node.store.find(id) else { return Ok(false) };
     let bytes = header_bytes(slot.at.payload_bytes as usize) + slot.at.payload_bytes as usize + 8;
-    let Some(buffer) = node.get_memory.buffer(bytes, MEMORY_PATIENCE).await else {
+    let Some(mut buffer) = node.get_memory.buffer(bytes, MEMORY_PATIENCE).await else {
         return Err(WireError::new(ErrorCode::Unavailable, "this node is overloaded; try again"));
     };
     let store = node.store.clone();
-    match blocking(move || store.check(id, buffer)).await {
+    match blocking(move || store.check(id, &mut buffer)).await {
         Ok(()) => Ok(true),
         Err(e) if matches!(e.code, ErrorCode::Corrupt | ErrorCode::NotFound) => Ok(false),
         Err(e) => Err(e),

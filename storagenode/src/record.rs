@@ -40,6 +40,8 @@ pub enum Kind {
     /// A list of deleted keys, as ranges (first, last) of two `u64` each; `seq` is how far the log reached.
     /// Written before the segments with their tombstones are removed.
     Grave,
+    /// This copy of the volume was given up: nothing of it that stands before in the log counts any more.
+    Drop,
 }
 
 impl Kind {
@@ -51,12 +53,13 @@ impl Kind {
             Kind::Missing => 3,
             Kind::Hole => 4,
             Kind::Grave => 5,
+            Kind::Drop => 6,
         }
     }
 
     /// What `code` stands for.
     pub fn of_code(code: u8) -> Option<Kind> {
-        [Kind::Blob, Kind::Tombstone, Kind::Missing, Kind::Hole, Kind::Grave]
+        [Kind::Blob, Kind::Tombstone, Kind::Missing, Kind::Hole, Kind::Grave, Kind::Drop]
             .into_iter()
             .find(|kind| kind.code() == code)
     }

@@ -187,6 +187,11 @@ impl Recovery {
     fn apply(&mut self, segment: SegmentId, entry: &Entry, grave: &[(u64, u64)], whole: bool) {
         let at = Location { segment, offset: entry.offset, payload_bytes: entry.payload_bytes };
         let applied = self.index.apply(segment, entry, grave);
+        if entry.kind == Kind::Drop {
+            self.explained.remove(&entry.id.volume);
+            self.bad.retain(|(id, _)| id.volume != entry.id.volume);
+            return;
+        }
         let explained = self.explained.entry(entry.id.volume).or_default();
         match (entry.kind, applied) {
             (_, Applied::Clash(slot)) => {

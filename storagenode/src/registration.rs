@@ -181,6 +181,7 @@ impl Registration {
             used_bytes,
             copies: report.copies.clone(),
             bad_blobs: report.bad.clone(),
+            scrub: self.node.scrub.status(),
         };
         let reply = self.master.heartbeat(id, &request).await?;
         report.heard = true;

@@ -7,6 +7,7 @@ mod mkdir;
 mod mv;
 mod node;
 mod put;
+mod rebalance;
 mod rm;
 mod stat;
 mod status;
@@ -43,6 +44,9 @@ async fn run_to_the_end(args: Args) -> Result<(), Failure> {
         Command::Stat(args) => stat::run(args, url, out).await,
         Command::Status => status::run(url, out).await,
         Command::Node(NodeCommand::Ls) => node::list(url, out).await,
+        Command::Node(NodeCommand::Drain(args)) => node::drain(&args, url, out).await,
+        Command::Node(NodeCommand::Remove(args)) => node::remove(&args, url, out).await,
+        Command::Rebalance(args) => rebalance::run(&args, url, out).await,
         Command::Health { url } => health::run(&url, out).await,
         Command::Up(_) => unreachable!("handled by the caller"),
     }

@@ -5,6 +5,7 @@ use crate::connection;
 use crate::failure::{Failure, OrFail};
 use crate::output::{self, Output};
 use dfs_proto::NodeState;
+use dfs_proto::node::NodeStatus;
 use dfs_proto::order::{DeadLetter, OrderTask};
 use dfs_proto::status::{ClusterStatus, ReplicationStatus};
 
@@ -39,6 +40,7 @@ fn text(s: &ClusterStatus, url: &str) -> String {
         ["nodes", &nodes],
         ["copies", &copies],
         ["replication", &replication(&s.replication)],
+        ["scrub", &scrub(&s.nodes)],
         ["sessions", &output::number(s.sessions)],
     ];
     let rows = rows.map(|[label, text]| vec![format!("  {label}"), text.to_owned()]);
@@ -83,6 +85,26 @@ fn replication(r: &ReplicationStatus) -> String {
         output::counted(dead, "dead letter", "dead letters")
     });
     parts.join("; ")
+}
+
+/// How far the nodes are with verifying what they hold.
+fn scrub(nodes: &[NodeStatus]) -> String {
+    let found: u64 = nodes.iter().map(|n| n.scrub.found).sum();
+    let found = output::counted(found, "damaged record was found", "damaged records were found");
+    let at_it = nodes.iter().filter(|n| n.scrub.began_ms > n.scrub.finished_ms);
+    let at_it: Vec<String> = at_it
+        .map(|n| {
+            // A node that has deleted meanwhile has verified more than it holds.
+            let percent = (n.scrub.verified_bytes.saturating_mul(100) / n.used_bytes.max(1)).min(100);
+            format!("{} is at {percent} %", n.info.name)
+        })
+        .collect();
+    let waiting = nodes.iter().filter(|n| n.scrub.finished_ms == 0).count() as u64;
+    match (at_it.is_empty(), waiting) {
+        (true, 0) => format!("everything was read and verified; {found}"),
+        (true, _) => format!("{} not read through yet; {found}", output::counted(waiting, "node", "nodes")),
+        (false, _) => format!("{}; {found}", at_it.join(", ")),
+    }
 }
 
 fn dead_letter(letter: &DeadLetter) -> String {

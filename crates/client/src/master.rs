@@ -6,7 +6,10 @@ use bytes::Bytes;
 use dfs_proto::codec::Encoding;
 use dfs_proto::event::EventCursor;
 use dfs_proto::meta::{MetaRequest, MetaResponse, SessionReply, SessionRequest};
-use dfs_proto::node::{HeartbeatReply, HeartbeatRequest, NodeStatus, RegisterReply, RegisterRequest};
+use dfs_proto::node::{
+    DrainRequest, HeartbeatReply, HeartbeatRequest, NodeStatus, RebalanceRequest, RebalanceStatus,
+    RegisterReply, RegisterRequest,
+};
 use dfs_proto::order::{ClaimRequest, ClaimedOrder, FinishRequest, SettleRequest};
 use dfs_proto::status::{ClusterStatus, LayoutReply};
 use dfs_proto::{Name, NodeId, SessionId};
@@ -81,6 +84,27 @@ impl MasterClient {
     /// `POST /v1/nodes/{id}/heartbeat`
     pub async fn heartbeat(&self, node: NodeId, r: &HeartbeatRequest) -> Result<HeartbeatReply, ClientError> {
         self.post(&format!("/v1/nodes/{node}/heartbeat"), r, self.deadline).await
+    }
+
+    /// `POST /v1/nodes/{id}/drain`: has a node emptied, or hold data again.
+    pub async fn drain(&self, node: NodeId, draining: bool) -> Result<NodeStatus, ClientError> {
+        self.post(&format!("/v1/nodes/{node}/drain"), &DrainRequest { draining }, self.deadline).await
+    }
+
+    /// `DELETE /v1/nodes/{id}`: forgets a node for good; with `force` also what only it had.
+    pub async fn remove_node(&self, node: NodeId, force: bool) -> Result<(), ClientError> {
+        let path = format!("/v1/nodes/{node}?force={force}");
+        self.send(self.call(Method::DELETE, &path)).await.map(drop)
+    }
+
+    /// `GET /v1/rebalance`
+    pub async fn rebalance_status(&self) -> Result<RebalanceStatus, ClientError> {
+        self.get("/v1/rebalance").await
+    }
+
+    /// `POST /v1/rebalance`: begins or stops evening out used space.
+    pub async fn rebalance(&self, running: bool) -> Result<RebalanceStatus, ClientError> {
+        self.post("/v1/rebalance", &RebalanceRequest { running }, self.deadline).await
     }
 
     /// `POST /v1/orders/claim`; the time that the master is asked to wait comes on top of the deadline.

@@ -8,8 +8,9 @@ use crate::http::{Answer, Call, Transport};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_proto::blob::{
-    CheckReply, CopyStatus, DeleteReply, DeleteRequest, HEADER_CRC32C, HEADER_MD5, HEADER_ORIGIN, HEADER_SEQ,
-    HEADER_SYNC, HEADER_TOKEN, PullReply, PullRequest, RepairRequest, SyncRequest, blob_path, volume_path,
+    CheckReply, CopyStatus, DeleteReply, DeleteRequest, DropReply, HEADER_CRC32C, HEADER_MD5, HEADER_ORIGIN,
+    HEADER_SEQ, HEADER_SYNC, HEADER_TOKEN, PullReply, PullRequest, RepairRequest, SyncRequest, VerifyReply,
+    VerifyRequest, blob_path, volume_path,
 };
 use dfs_proto::codec::Encoding;
 use dfs_proto::limits::BLOB_BYTES_MAX;
@@ -105,6 +106,15 @@ pub trait NodeClient: Send + Sync + 'static {
     -> Result<DeleteReply, ClientError>;
     /// Makes the node read and verify its record of `blob`.
     async fn check(&self, node_url: &str, blob: BlobId) -> Result<CheckReply, ClientError>;
+    /// Makes the node read and verify a piece of its copy of `volume`.
+    async fn verify(
+        &self,
+        node_url: &str,
+        volume: VolumeId,
+        request: VerifyRequest,
+    ) -> Result<VerifyReply, ClientError>;
+    /// Makes the node give up its copy of `volume`; false when it has none.
+    async fn drop_copy(&self, node_url: &str, volume: VolumeId, token: &str) -> Result<bool, ClientError>;
     /// How far the node's copy of `volume` reaches, and its raw records after `after`: about `max_bytes`,
     /// and at least one if there is any.
     async fn log(
@@ -238,6 +248,24 @@ impl NodeClient for HttpNodes {
     async fn check(&self, node_url: &str, blob: BlobId) -> Result<CheckReply, ClientError> {
         let call = self.call(node_url, Method::GET, format!("{}/check", blob_path(blob)));
         self.send(call).await?.decode(Encoding::Json)
+    }
+
+    async fn verify(
+        &self,
+        node_url: &str,
+        volume: VolumeId,
+        request: VerifyRequest,
+    ) -> Result<VerifyReply, ClientError> {
+        let call = self.call(node_url, Method::POST, volume_path(volume, "verify")).json(&request)?;
+        self.send(call).await?.decode(Encoding::Json)
+    }
+
+    async fn drop_copy(&self, node_url: &str, volume: VolumeId, token: &str) -> Result<bool, ClientError> {
+        let call = self
+            .call(node_url, Method::POST, volume_path(volume, "drop"))
+            .header(HEADER_TOKEN, token.to_owned());
+        let reply: DropReply = self.send(call).await?.decode(Encoding::Json)?;
+        Ok(reply.dropped)
     }
 
     async fn log(

@@ -31,6 +31,6 @@ mod seam;
 mod sqlite;
 mod store;
 
-pub use row::{CopyRow, DentryRow, GarbageRow, InodeRow, LockRow, NodeRow, SessionRow, VolumeRow};
+pub use row::{CopyRow, DentryRow, GarbageRow, InodeRow, LockRow, NodeDuty, NodeRow, SessionRow, VolumeRow};
 pub use seam::{Counter, Durability, ReadTxn, StoreError, StoreStats, WriteTxn};
 pub use store::Store;

@@ -119,6 +119,39 @@ pub struct NodeRow {
     pub url: String,
     /// Failure domain.
     pub zone: String,
+    /// What its operator wants of it.
+    pub duty: NodeDuty,
+}
+
+/// What the operator of a node wants of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NodeDuty {
+    /// To hold data.
+    #[default]
+    Serve,
+    /// To be emptied: it serves what it has until others have it, and gets nothing new.
+    Drain,
+    /// Nothing any more; it is remembered only so that it is known when it comes back.
+    Removed,
+}
+
+impl NodeDuty {
+    /// All of them.
+    pub const ALL: [NodeDuty; 3] = [NodeDuty::Serve, NodeDuty::Drain, NodeDuty::Removed];
+
+    /// The number that stands for it in stores; never to be changed.
+    pub(crate) fn id(self) -> u8 {
+        match self {
+            NodeDuty::Serve => 0,
+            NodeDuty::Drain => 1,
+            NodeDuty::Removed => 2,
+        }
+    }
+
+    /// What `id` stands for.
+    pub(crate) fn of_id(id: u64) -> Option<NodeDuty> {
+        NodeDuty::ALL.into_iter().find(|duty| u64::from(duty.id()) == id)
+    }
 }
 
 /// Table `volume`.

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)] // The lint spares test functions only, not their helpers.
 
 use dfs_metastore::{
-    CopyRow, Counter, DentryRow, Durability, GarbageRow, InodeRow, LockRow, NodeRow, ReadTxn, SessionRow,
-    Store, StoreError, VolumeRow, WriteTxn,
+    CopyRow, Counter, DentryRow, Durability, GarbageRow, InodeRow, LockRow, NodeDuty, NodeRow, ReadTxn,
+    SessionRow, Store, StoreError, VolumeRow, WriteTxn,
 };
 use dfs_proto::{
     BlobId, BlobKey, BlobRef, DirCookie, Extent, FileKind, Ino, LockHolder, LockMode, LockOwner, LockRange,
@@ -196,7 +196,14 @@ fn run(txn: &mut dyn WriteTxn, depth: &mut u32, op: &Op) -> Result<String, Store
         Op::DeleteGarbage(key) => txn.delete_garbage(blob(key)),
         Op::PutNode(id, name) => {
             let (uuid, name) = (format!("u{id}"), format!("n{name}"));
-            txn.put_node(&NodeRow { id: NodeId(id), uuid, name, url: "u".into(), zone: "z".into() })
+            txn.put_node(&NodeRow {
+                id: NodeId(id),
+                uuid,
+                name,
+                url: "u".into(),
+                zone: "z".into(),
+                duty: NodeDuty::Serve,
+            })
         }
         Op::DeleteNode(id) => txn.delete_node(NodeId(id)),
         Op::PutVolume(id, open_for, seq) => {

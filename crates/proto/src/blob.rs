@@ -31,7 +31,8 @@ pub fn blob_path(id: BlobId) -> String {
     format!("/v1/blobs/{}/{}", id.volume, id.key)
 }
 
-/// Path of what concerns one volume on a node; `action` is `log`, `pull`, `sync` or empty for its status.
+/// Path of what concerns one volume on a node; `action` is `log`, `pull`, `sync`, `verify`, `drop` or empty for its
+/// status.
 pub fn volume_path(volume: VolumeId, action: &str) -> String {
     match action {
         "" => format!("/v1/volumes/{volume}"),
@@ -89,6 +90,50 @@ pub struct PullReply {
 pub struct SyncRequest {
     /// The copy must reach this far; `unavailable` when it does not.
     pub at_least: Seq,
+}
+
+/// Body of `POST /v1/volumes/{v}/verify`: read and verify a piece of the copy, MD5s included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyRequest {
+    /// Begin above this sequence number.
+    pub after: Seq,
+    /// About so many bytes, and at least one record if there is any.
+    pub max_bytes: u64,
+}
+
+/// Answer to a [`VerifyRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReply {
+    /// Everything up to here has been looked at.
+    pub next: Seq,
+    /// How far the copy reaches; the end when it is `next`.
+    pub reach: Seq,
+    /// Records that were read.
+    pub records: u64,
+    /// Their payload, bytes.
+    pub bytes: u64,
+    /// Records that are damaged or missing here. They are reported with the next heartbeat.
+    pub bad: u64,
+}
+
+/// Answer of `POST /v1/volumes/{v}/drop` (capability with the right to delete): the node gives up its copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropReply {
+    /// Whether there was one.
+    pub dropped: bool,
+}
+
+/// How far a node is with reading all that it holds, again and again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// When the present round began, Unix time in ms; 0 before the first.
+    pub began_ms: u64,
+    /// Bytes verified in it.
+    pub verified_bytes: u64,
+    /// When the last whole round ended, Unix time in ms; 0 when none has.
+    pub finished_ms: u64,
+    /// Damaged records that were found, in all rounds.
+    pub found: u64,
 }
 
 /// Status of one copy of a volume, as its node sees it.

@@ -1,6 +1,6 @@
 //! Storage nodes, volumes and grants as the master tells of them.
 
-use crate::blob::CopyStatus;
+use crate::blob::{CopyStatus, ScrubStatus};
 use crate::id::{BlobId, BlobKey, NodeId, Seq, VolumeId};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,39 @@ pub struct NodeStatus {
     pub copies_behind: u64,
     /// Milliseconds since its last heartbeat.
     pub heartbeat_age_ms: u64,
+    /// How far it is with verifying what it holds.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
+    /// It is being emptied: it gets no new data, and its copies are made elsewhere.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// `POST /v1/nodes/{id}/drain`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRequest {
+    /// Empty the node, or have it hold data again.
+    pub draining: bool,
+}
+
+/// `POST /v1/rebalance`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebalanceRequest {
+    /// Begin or stop.
+    pub running: bool,
+}
+
+/// Answer of `/v1/rebalance`: how evenly space is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebalanceStatus {
+    /// Whether it goes on.
+    pub running: bool,
+    /// Copies under way, and those that a node still has to drop.
+    pub moving: u64,
+    /// Used share of the fullest live node, parts in a hundred.
+    pub fullest_percent: u64,
+    /// Used share of the emptiest one.
+    pub emptiest_percent: u64,
 }
 
 /// `POST /v1/nodes/register`: a node that starts, or that the master has forgotten.
@@ -113,6 +146,9 @@ pub struct HeartbeatRequest {
     pub copies: Vec<CopyStatus>,
     /// Damaged records found since the last answered heartbeat.
     pub bad_blobs: Vec<BlobId>,
+    /// How far it is with verifying what it holds.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
 }
 
 /// Answer to a heartbeat.

@@ -114,7 +114,8 @@ impl Cluster {
     }
 }
 
-fn delete_token(cluster: &Cluster, wall_ms: u64) -> String {
+/// A token that allows deleting anything, for a while from `wall_ms` on.
+pub(super) fn delete_token(cluster: &Cluster, wall_ms: u64) -> String {
     let nothing = BlobKey(0);
     cluster.key.sign(&Capability {
         rights: Rights::Delete,
@@ -192,7 +193,9 @@ mod tests {
     use bytes::Bytes;
     use dfs_client::{ClientError, FetchedBlob, PutBlob};
     use dfs_metastore::Store;
-    use dfs_proto::blob::{CheckReply, CopyStatus, DeleteReply, PullReply, PullRequest};
+    use dfs_proto::blob::{
+        CheckReply, CopyStatus, DeleteReply, PullReply, PullRequest, VerifyReply, VerifyRequest,
+    };
     use dfs_proto::meta::{CloneRange, Collision, Commit, CommitSize, Create, WriteOp};
     use dfs_proto::node::RegisterRequest;
     use dfs_proto::{BlobRef, CollisionPolicy, ErrorCode, Extent, Ino, Md5, MetaOp, MetaReply, PutAck, Seq};
@@ -247,6 +250,12 @@ mod tests {
             unreachable!("garbage is deleted, nothing else")
         }
         async fn check(&self, _: &str, _: BlobId) -> Result<CheckReply, ClientError> {
+            unreachable!("garbage is deleted, nothing else")
+        }
+        async fn verify(&self, _: &str, _: VolumeId, _: VerifyRequest) -> Result<VerifyReply, ClientError> {
+            unreachable!("garbage is deleted, nothing else")
+        }
+        async fn drop_copy(&self, _: &str, _: VolumeId, _: &str) -> Result<bool, ClientError> {
             unreachable!("garbage is deleted, nothing else")
         }
         async fn log(&self, _: &str, _: VolumeId, _: Seq, _: u64) -> Result<(Seq, Bytes), ClientError> {

@@ -21,6 +21,8 @@ mod requests;
 mod state;
 mod status;
 mod sweep;
+mod trim;
+mod upkeep;
 
 pub use garbage::collect_garbage;
 pub use liveness::Silence;
@@ -223,6 +225,13 @@ fn write_change(
             None => Ok(()),
         },
         Change::Member(row) => txn.put_copy(row),
+        Change::Leave { id, node, primary } => {
+            txn.delete_copy(*id, *node)?;
+            match row_of(*id) {
+                Some(row) if row.primary == *node => txn.put_volume(&VolumeRow { primary: *primary, ..row }),
+                _ => Ok(()),
+            }
+        }
         Change::Keys { id, next_key } => txn.set_volume_next_key(*id, *next_key),
     }
 }

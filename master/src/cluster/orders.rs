@@ -138,12 +138,23 @@ impl State {
     ) -> Vec<Order> {
         let mut made = Vec::new();
         let maker = Maker { now_ms, expires_ms: wall_ms + TOKEN_LIFE_MS, key, patience };
-        while made.len() < ORDERS_PER_TICK_MAX && !self.orders.ids.is_empty() {
-            let Some(volume) = self.orders.dirty.pop_first() else { break };
+        for volume in self.endangered_first(now_ms) {
+            if made.len() >= ORDERS_PER_TICK_MAX || self.orders.ids.is_empty() {
+                break;
+            }
+            self.orders.dirty.remove(&volume);
             self.take_catch_ups(volume, &maker, &mut made);
         }
         self.take_repairs(&maker, &mut made);
         made
+    }
+
+    /// The volumes to be looked at, those with the fewest whole copies first.
+    fn endangered_first(&self, now_ms: u64) -> Vec<VolumeId> {
+        let whole = |id: &VolumeId| self.view(*id, now_ms).map_or(usize::MAX, |view| view.whole());
+        let mut volumes: Vec<VolumeId> = self.orders.dirty.iter().copied().collect();
+        volumes.sort_by_cached_key(|id| (whole(id), *id));
+        volumes
     }
 
     fn take_catch_ups(&mut self, volume: VolumeId, maker: &Maker<'_>, made: &mut Vec<Order>) {
@@ -299,7 +310,7 @@ mod tests {
     use super::*;
     use crate::cluster::liveness::Silence;
     use crate::cluster::state::Change;
-    use dfs_metastore::{CopyRow, NodeRow};
+    use dfs_metastore::{CopyRow, NodeDuty, NodeRow};
 
     const PATIENCE: Patience = Patience { order_ms: 100, pause_ms: 1_000, outage_ms: 10 };
     const VOLUME: VolumeId = VolumeId(1);
@@ -311,7 +322,8 @@ mod tests {
         for n in 1..=3 {
             let name = format!("sn{n}");
             let url = format!("http://{name}");
-            let row = NodeRow { id: NodeId(n), uuid: name.clone(), name, url, zone: String::new() };
+            let (uuid, zone, duty) = (name.clone(), String::new(), NodeDuty::Serve);
+            let row = NodeRow { id: NodeId(n), uuid, name, url, zone, duty };
             state.apply(&Change::Node(row), 0);
             state.nodes.get_mut(&NodeId(n)).unwrap().incarnation = Some(1);
         }
@@ -342,6 +354,20 @@ mod tests {
         assert_eq!(take(&mut s, 1), []);
         s.finish(&orders[0], &done(3), 2, PATIENCE);
         assert_eq!(take(&mut s, 2)[0].task, OrderTask::CatchUp(Seq(5)));
+    }
+
+    #[test]
+    fn volumes_with_the_fewest_copies_are_seen_to_first() {
+        let mut s = state();
+        let other = VolumeId(2);
+        let members = vec![NodeId(1), NodeId(2)];
+        s.apply(&Change::NewVolume { id: other, incarnation: 1, next_key: BlobKey(9), members }, 0);
+        s.apply(&Change::Member(CopyRow { volume: VOLUME, node: NodeId(3), seq: Seq(0) }), 0);
+        s.note_commit(VOLUME, Seq(3), None, 0);
+        s.raise_copy(VOLUME, NodeId(2), Seq(3), 0);
+        s.note_commit(other, Seq(3), None, 0);
+        let volumes: Vec<VolumeId> = take(&mut s, 0).iter().map(|order| order.volume).collect();
+        assert_eq!(volumes, [other, VOLUME]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::cluster::placement::pick_members;
 use crate::cluster::state::{Change, State};
 use crate::cluster::{Cluster, KEY_STEP};
 use crate::error::from_store;
-use dfs_metastore::{CopyRow, Counter, Durability, NodeRow};
+use dfs_metastore::{CopyRow, Counter, Durability, NodeDuty, NodeRow};
 use dfs_proto::blob::CopyStatus;
 use dfs_proto::node::{HeartbeatReply, HeartbeatRequest, RegisterReply, RegisterRequest};
 use dfs_proto::{BlobKey, ErrorCode, NodeId, NodeState, Seq, VolumeId, WireError};
@@ -39,7 +39,11 @@ impl Cluster {
         let turn = self.changes.lock().await;
         let known = {
             let state = self.state.lock();
-            state.nodes.values().find(|n| n.row.uuid == request.uuid).map(|n| n.row.id)
+            let known = state.nodes.values().find(|n| n.row.uuid == request.uuid);
+            if let Some(node) = known.filter(|n| n.row.duty == NodeDuty::Removed) {
+                return Err(removed(&node.row.name));
+            }
+            known.map(|n| n.row.id)
         };
         let id = match known {
             Some(id) => id,
@@ -54,7 +58,8 @@ impl Cluster {
         let changes = {
             let mut state = self.state.lock();
             let name = node_name(&state, id, &request.name);
-            let row = NodeRow { id, uuid: request.uuid.clone(), name, url, zone: request.zone.clone() };
+            let duty = state.nodes.get(&id).map(|n| n.row.duty).unwrap_or_default();
+            let row = NodeRow { id, uuid: request.uuid.clone(), name, url, zone: request.zone.clone(), duty };
             let per_node = self.config.open_volumes_per_node as usize;
             plan_registration(&mut state, row, &request, per_node, now_ms, &mut rand::rng())
         };
@@ -122,6 +127,7 @@ impl Cluster {
             node.capacity_bytes = request.capacity_bytes;
             node.free_bytes = request.free_bytes;
             node.used_bytes = request.used_bytes;
+            node.scrub = request.scrub;
             if node.announced != NodeState::Live {
                 log::info!("{} is live again", node.row.name);
                 node.announced = NodeState::Live;
@@ -149,6 +155,13 @@ impl Cluster {
     }
 }
 
+fn removed(name: &str) -> WireError {
+    let message = format!(
+        "{name} was removed from this cluster; to use the machine again, start it with an empty data directory"
+    );
+    WireError::new(ErrorCode::NotPermitted, message)
+}
+
 fn note_copy(state: &mut State, node: NodeId, copy: &CopyStatus, now_ms: u64) {
     state.raise_copy(copy.volume, node, copy.seq, now_ms);
     if let Some(volume) = state.volumes.get_mut(&copy.volume)
@@ -168,6 +181,7 @@ fn plan_registration(
     rng: &mut impl Rng,
 ) -> Vec<Change> {
     let (id, zone) = (row.id, row.zone.clone());
+    let per_node = if row.duty == NodeDuty::Serve { per_node } else { 0 };
     let mut changes = Vec::new();
     if state.nodes.get(&id).is_none_or(|n| n.row != row) {
         changes.push(Change::Node(row));
@@ -190,6 +204,7 @@ fn plan_registration(
     let mut unknown = 0;
     for copy in &request.copies {
         match state.volumes.get(&copy.volume) {
+            Some(_) if state.dropping.contains(&(id, copy.volume)) => {}
             Some(volume) if !volume.has_member(id) => {
                 changes.push(Change::Member(CopyRow { volume: copy.volume, node: id, seq: copy.seq }));
             }

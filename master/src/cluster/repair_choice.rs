@@ -11,6 +11,14 @@ pub struct CopyView {
     pub seq: Seq,
     /// How the node is.
     pub state: NodeState,
+    /// The node is being emptied: its copy serves, and counts for nothing else.
+    pub leaving: bool,
+}
+
+impl CopyView {
+    fn counts(&self) -> bool {
+        self.state != NodeState::Dead && !self.leaving
+    }
 }
 
 /// A volume as far as repair is concerned.
@@ -22,6 +30,17 @@ pub struct VolumeView {
     pub committed: Seq,
     /// The members, primary first.
     pub copies: Vec<CopyView>,
+}
+
+/// A copy that is one too many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spare {
+    /// Who has it.
+    pub node: NodeId,
+    /// Who has those that stay.
+    pub kept: Vec<NodeId>,
+    /// How far those have to reach.
+    pub needed: Seq,
 }
 
 /// An order that is wanted.
@@ -42,20 +61,39 @@ impl VolumeView {
         self.committed.max(primary.unwrap_or_default())
     }
 
-    /// Copies that are whole on nodes that are not dead.
+    /// Copies that are whole on nodes that are neither dead nor being emptied.
     pub fn whole(&self) -> usize {
         let needed = self.needed();
-        self.copies.iter().filter(|c| c.state != NodeState::Dead && c.seq >= needed).count()
+        self.copies.iter().filter(|c| c.counts() && c.seq >= needed).count()
     }
 
-    /// Copies on nodes that are not dead, whole or not.
+    /// Copies on nodes that are neither dead nor being emptied, whole or not.
     pub fn present(&self) -> usize {
-        self.copies.iter().filter(|c| c.state != NodeState::Dead).count()
+        self.copies.iter().filter(|c| c.counts()).count()
     }
 
-    /// Members that are missing for `replicas` copies. A volume that holds nothing and never will wants none.
+    /// A copy that can be given up once the ones that are kept have been verified, and those. Who appends stays. Of
+    /// those that may go, one on a node that is being emptied is first, then the one
+    /// whose node has the highest `load`.
+    pub fn spare(&self, replicas: usize, load: impl Fn(NodeId) -> u64) -> Option<Spare> {
+        let needed = self.needed();
+        let appends = self.copies.first().filter(|_| self.open).map(|c| c.node);
+        let is_kept = |c: &&CopyView| c.state == NodeState::Live && !c.leaving && c.seq >= needed;
+        let may_go = |c: &&CopyView| {
+            let others = self.copies.iter().filter(|other| other.node != c.node && is_kept(other)).count();
+            // A node that does not answer could not be told.
+            c.state == NodeState::Live && appends != Some(c.node) && others >= replicas
+        };
+        let goes = self.copies.iter().filter(may_go).max_by_key(|c| (c.leaving, load(c.node), c.node))?.node;
+        let kept = self.copies.iter().filter(|c| c.node != goes && is_kept(c)).map(|c| c.node).collect();
+        Some(Spare { node: goes, kept, needed })
+    }
+
+    /// Members that are missing for `replicas` copies. A volume that holds nothing and never will wants none, unless
+    /// somebody is to take the place of a node that leaves.
     pub fn members_missing(&self, replicas: usize) -> usize {
-        if !self.open && self.needed() == Seq(0) {
+        let leaves = self.copies.iter().any(|c| c.leaving);
+        if !self.open && self.needed() == Seq(0) && !leaves {
             return 0;
         }
         replicas.saturating_sub(self.present())
@@ -69,7 +107,9 @@ impl VolumeView {
         self.copies
             .iter()
             .enumerate()
-            .filter(|(place, c)| c.state == NodeState::Live && c.seq < needed && !appends(*place))
+            .filter(|(place, c)| {
+                c.state == NodeState::Live && !c.leaving && c.seq < needed && !appends(*place)
+            })
             .filter_map(|(_, target)| self.catch_up(target, needed))
             .collect()
     }
@@ -106,6 +146,7 @@ mod tests {
             node: NodeId(node),
             seq: Seq(seq),
             state,
+            leaving: false,
         };
         VolumeView { open, committed: Seq(committed), copies: copies.iter().map(copy).collect() }
     }
@@ -156,6 +197,49 @@ mod tests {
         assert_eq!(view(false, 1, &[(1, 0, Dead)]).members_missing(2), 2);
     }
 
+    fn leaving(mut v: VolumeView, node: u64) -> VolumeView {
+        v.copies.iter_mut().filter(|c| c.node == NodeId(node)).for_each(|c| c.leaving = true);
+        v
+    }
+
+    fn spare(v: &VolumeView, replicas: usize) -> Option<(u64, Vec<u64>)> {
+        let plain = |s: Spare| (s.node.0, s.kept.iter().map(|n| n.0).collect());
+        v.spare(replicas, |node| 100 - node.0).map(plain)
+    }
+
+    #[test]
+    fn a_node_that_is_emptied_is_replaced_and_goes_when_the_others_are_whole() {
+        let v = leaving(view(false, 5, &[(1, 5, Live), (2, 5, Live)]), 1);
+        assert_eq!((v.members_missing(2), v.whole(), spare(&v, 2)), (1, 1, None));
+        let v = leaving(view(false, 5, &[(1, 5, Live), (2, 5, Live), (3, 2, Live)]), 1);
+        assert_eq!(wanted(&v), [(3, 5, vec![1, 2])]);
+        assert_eq!(spare(&v, 2), None);
+        let v = leaving(view(false, 5, &[(1, 5, Live), (2, 5, Live), (3, 5, Live)]), 1);
+        assert_eq!(spare(&v, 2), Some((1, vec![2, 3])));
+    }
+
+    #[test]
+    fn a_leaving_copy_is_not_brought_up() {
+        assert_eq!(wanted(&leaving(view(false, 5, &[(1, 5, Live), (2, 3, Live)]), 2)), []);
+    }
+
+    #[test]
+    fn of_copies_that_are_too_many_the_one_on_the_fullest_node_goes() {
+        let v = view(false, 5, &[(1, 5, Live), (2, 5, Live), (3, 5, Live)]);
+        assert_eq!(spare(&v, 2), Some((1, vec![2, 3])));
+        assert_eq!(spare(&v, 3), None);
+        assert_eq!(
+            spare(&view(true, 5, &[(1, 5, Live), (2, 5, Live), (3, 5, Live)]), 2),
+            Some((2, vec![1, 3]))
+        );
+        assert_eq!(spare(&view(true, 5, &[(1, 5, Live), (2, 5, Live)]), 1), Some((2, vec![1])));
+        assert_eq!(
+            spare(&view(false, 5, &[(1, 5, Live), (2, 5, Live), (3, 4, Live)]), 2),
+            Some((3, vec![1, 2]))
+        );
+        assert_eq!(spare(&view(false, 5, &[(1, 5, Dead), (2, 5, Live), (3, 5, Suspect)]), 1), None);
+    }
+
     fn any_view() -> impl Strategy<Value = VolumeView> {
         let state = prop_oneof![Just(Live), Just(Suspect), Just(Dead)];
         (any::<bool>(), 0u64..6, prop::collection::vec((0u64..6, state), 1..5)).prop_map(
@@ -181,6 +265,20 @@ mod tests {
                     prop_assert!(copy(*source).state != Dead && copy(*source).seq > target.seq);
                 }
                 prop_assert!(order.sources.iter().any(|s| copy(*s).seq >= order.at_least));
+            }
+        }
+
+        #[test]
+        fn what_is_given_up_leaves_enough_whole_copies(v in any_view(), gone in 1u64..5, replicas in 1usize..4) {
+            let v = leaving(v, gone);
+            if let Some(spare) = v.spare(replicas, |node| node.0) {
+                let copy = |node: NodeId| *v.copies.iter().find(|c| c.node == node).unwrap();
+                prop_assert!(spare.kept.len() >= replicas && !spare.kept.contains(&spare.node));
+                prop_assert!(!v.open || spare.node != v.copies[0].node);
+                for node in &spare.kept {
+                    let kept = copy(*node);
+                    prop_assert!(kept.state == Live && !kept.leaving && kept.seq >= v.needed());
+                }
             }
         }
 

@@ -155,7 +155,7 @@ impl Cluster {
             total_bytes: total / replicas,
             free_bytes: free / replicas,
             inodes,
-            nodes: state.nodes.keys().filter_map(|id| state.node_info(*id, now_ms)).collect(),
+            nodes: state.present_nodes().filter_map(|id| state.node_info(id, now_ms)).collect(),
         }
     }
 
@@ -244,7 +244,7 @@ fn plan_fsync_members(
     let missing = needed.saturating_sub(usable_members(&view, failed)).min(room);
     let mut candidates = state.candidates(now_ms);
     candidates.retain(|c| !failed.contains(&c.node));
-    let picked = pick_members(&mut rand::rng(), &candidates, &state.zones_of_members(volume), missing);
+    let picked = pick_members(&mut rand::rng(), &candidates, &state.taken_nodes(id, volume), missing);
     let member = |node| Change::Member(CopyRow { volume: id, node, seq: Seq(0) });
     picked.into_iter().map(member).collect()
 }

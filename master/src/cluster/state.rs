@@ -8,7 +8,8 @@ use crate::cluster::liveness::Silence;
 use crate::cluster::orders::OrderBook;
 use crate::cluster::placement::Candidate;
 use crate::cluster::repair_choice::{CopyView, VolumeView};
-use dfs_metastore::{CopyRow, NodeRow, VolumeRow};
+use dfs_metastore::{CopyRow, NodeDuty, NodeRow, VolumeRow};
+use dfs_proto::blob::ScrubStatus;
 use dfs_proto::node::{CopyInfo, NodeInfo};
 use dfs_proto::{BlobKey, Name, NodeId, NodeState, Seq, VolumeId, VolumeInfo};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -31,6 +32,8 @@ pub struct Node {
     pub used_bytes: u64,
     /// The state that was last announced.
     pub announced: NodeState,
+    /// How far it is with verifying what it holds.
+    pub scrub: ScrubStatus,
 }
 
 /// A copy of a volume.
@@ -124,6 +127,16 @@ pub enum Change {
     },
     /// Another member, or another reach of one.
     Member(CopyRow),
+    /// A node is no member any more. When it was the primary, another takes its place in the list; nobody
+    /// appends to such a volume.
+    Leave {
+        /// The volume.
+        id: VolumeId,
+        /// Who leaves.
+        node: NodeId,
+        /// The first of those that stay.
+        primary: NodeId,
+    },
     /// Keys below `next_key` are spoken for.
     Keys {
         /// The volume.
@@ -149,6 +162,10 @@ pub struct State {
     pub orders: OrderBook,
     /// Numbers for new volumes that the store has handed out.
     pub volume_ids: Range<u64>,
+    /// Copies that nodes have to drop: they are no members any more, and may not become such before.
+    pub dropping: BTreeSet<(NodeId, VolumeId)>,
+    /// Used space is being evened out.
+    pub rebalancing: bool,
 }
 
 impl State {
@@ -169,6 +186,8 @@ impl State {
             open: BTreeSet::new(),
             orders: OrderBook::default(),
             volume_ids: 0..0,
+            dropping: BTreeSet::new(),
+            rebalancing: false,
         };
         for row in volumes {
             state.volumes.insert(row.id, Volume::from_row(&row));
@@ -227,11 +246,42 @@ impl State {
                     self.look_at(row.volume, now_ms);
                 }
             }
+            Change::Leave { id, node, primary } => {
+                if let Some(volume) = self.volumes.get_mut(id) {
+                    volume.members.retain(|m| m.node != *node);
+                    volume.members.sort_by_key(|m| m.node != *primary);
+                    self.orders.forget_target(*id, *node);
+                    self.look_at(*id, now_ms);
+                }
+            }
             Change::Keys { id, next_key } => {
                 if let Some(volume) = self.volumes.get_mut(id) {
                     volume.next_key = (*next_key).max(volume.next_key);
                 }
             }
+        }
+    }
+
+    /// Whether the node is to hold data.
+    pub fn serves(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.row.duty == NodeDuty::Serve)
+    }
+
+    /// Members of the volume on nodes that are to be emptied, or are gone for good.
+    pub fn has_leaving(&self, volume: &Volume) -> bool {
+        volume.members.iter().any(|m| self.is_leaving(m.node))
+    }
+
+    fn is_leaving(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.row.duty != NodeDuty::Serve)
+    }
+
+    /// The member that comes first when `node` has left.
+    pub fn primary_without(&self, volume: &Volume, node: NodeId) -> Option<NodeId> {
+        let rest = volume.members.iter().filter(|m| m.node != node);
+        match volume.primary() {
+            Some(primary) if primary != node => Some(primary),
+            _ => rest.max_by_key(|m| m.seq).map(|m| m.node),
         }
     }
 
@@ -257,6 +307,11 @@ impl State {
         self.silence.judge(now_ms.saturating_sub(node.heard_ms), node.incarnation.is_some())
     }
 
+    /// Nodes that have not been removed.
+    pub fn present_nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.values().filter(|n| n.row.duty != NodeDuty::Removed).map(|n| n.row.id)
+    }
+
     /// Nodes that are live.
     pub fn live_nodes(&self, now_ms: u64) -> impl Iterator<Item = &Node> {
         self.nodes.values().filter(move |node| self.judge(node, now_ms) == NodeState::Live)
@@ -280,7 +335,7 @@ impl State {
         let copy = |m: &Member| Some(CopyInfo { node: self.node_info(m.node, now_ms)?, seq: m.seq });
         Some(VolumeInfo {
             id,
-            seq: volume.view(|node| self.node_state(node, now_ms)).needed(),
+            seq: self.view_of(volume, now_ms).needed(),
             open: volume.open_for.is_some(),
             copies: volume.members.iter().filter_map(copy).collect(),
         })
@@ -288,7 +343,21 @@ impl State {
 
     /// A volume as far as repair is concerned.
     pub fn view(&self, id: VolumeId, now_ms: u64) -> Option<VolumeView> {
-        Some(self.volumes.get(&id)?.view(|node| self.node_state(node, now_ms)))
+        Some(self.view_of(self.volumes.get(&id)?, now_ms))
+    }
+
+    fn view_of(&self, volume: &Volume, now_ms: u64) -> VolumeView {
+        let copy = |m: &Member| CopyView {
+            node: m.node,
+            seq: m.seq,
+            state: self.node_state(m.node, now_ms),
+            leaving: self.is_leaving(m.node),
+        };
+        VolumeView {
+            open: volume.open_for.is_some(),
+            committed: volume.seq,
+            copies: volume.members.iter().map(copy).collect(),
+        }
     }
 
     /// Volumes that the node may append to.
@@ -297,20 +366,26 @@ impl State {
         self.open.iter().filter(is_primary).copied().collect()
     }
 
-    /// Live nodes as candidates for copies.
+    /// Live nodes that are to hold data, as candidates for copies.
     pub fn candidates(&self, now_ms: u64) -> Vec<Candidate> {
         let candidate = |node: &Node| Candidate {
             node: node.row.id,
             zone: node.row.zone.clone(),
             free_bytes: node.free_bytes,
         };
-        self.live_nodes(now_ms).map(candidate).collect()
+        self.live_nodes(now_ms).filter(|n| n.row.duty == NodeDuty::Serve).map(candidate).collect()
     }
 
-    /// The members of a volume with their zones.
-    pub fn zones_of_members(&self, volume: &Volume) -> Vec<(NodeId, String)> {
-        let zone = |node| self.nodes.get(&node).map(|n| n.row.zone.clone()).unwrap_or_default();
-        volume.members.iter().map(|m| (m.node, zone(m.node))).collect()
+    /// The nodes that cannot become members of a volume, with the zones that need no other: its members, in no
+    /// zone where they are on their way out, and those that still have to drop a copy of it.
+    pub fn taken_nodes(&self, id: VolumeId, volume: &Volume) -> Vec<(NodeId, String)> {
+        let zone = |node: NodeId| match self.nodes.get(&node) {
+            Some(n) if n.row.duty == NodeDuty::Serve => n.row.zone.clone(),
+            _ => String::new(),
+        };
+        let members = volume.members.iter().map(|m| (m.node, zone(m.node)));
+        let dropping = self.dropping.iter().filter(|(_, volume)| *volume == id);
+        members.chain(dropping.map(|(node, _)| (*node, String::new()))).collect()
     }
 
     /// A commit refers to the volume up to `seq`, which its primary has acknowledged. `name` is the file's.
@@ -391,6 +466,7 @@ impl Node {
             free_bytes: 0,
             used_bytes: 0,
             announced: NodeState::Suspect,
+            scrub: ScrubStatus::default(),
         }
     }
 }
@@ -430,15 +506,6 @@ impl Volume {
         match self.member_mut(node) {
             Some(member) => *member = Member { node, seq, kept_seq },
             None => self.members.push(Member { node, seq, kept_seq }),
-        }
-    }
-
-    fn view(&self, state: impl Fn(NodeId) -> NodeState) -> VolumeView {
-        let copy = |m: &Member| CopyView { node: m.node, seq: m.seq, state: state(m.node) };
-        VolumeView {
-            open: self.open_for.is_some(),
-            committed: self.seq,
-            copies: self.members.iter().map(copy).collect(),
         }
     }
 }

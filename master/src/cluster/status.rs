@@ -2,6 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::cluster::state::State;
+use dfs_metastore::NodeDuty;
 use dfs_proto::node::NodeStatus;
 use dfs_proto::status::ReplicationStatus;
 use dfs_proto::{NodeId, NodeState, Seq};
@@ -21,8 +22,8 @@ impl Cluster {
     pub fn node_statuses(&self) -> Vec<NodeStatus> {
         let now_ms = self.now_ms();
         let state = self.state.lock();
-        let status = |id: &NodeId| Some((*id, node_status(&state, *id, now_ms)?));
-        let mut statuses: BTreeMap<NodeId, NodeStatus> = state.nodes.keys().filter_map(status).collect();
+        let status = |id: NodeId| Some((id, node_status(&state, id, now_ms)?));
+        let mut statuses: BTreeMap<NodeId, NodeStatus> = state.present_nodes().filter_map(status).collect();
         for (id, volume) in &state.volumes {
             let needed = state.view(*id, now_ms).map(|v| v.needed()).unwrap_or_default();
             for member in &volume.members {
@@ -67,7 +68,7 @@ impl Cluster {
                 continue;
             }
             status.volumes_behind += 1;
-            let behind = view.copies.iter().filter(|c| c.state != NodeState::Dead);
+            let behind = view.copies.iter().filter(|c| c.state != NodeState::Dead && !c.leaving);
             let records: u64 = behind.map(|c| needed.0.saturating_sub(c.seq.0)).sum();
             let missing = state.replicas.saturating_sub(view.present()) as u64;
             status.records_behind += records + missing.saturating_mul(needed.0);
@@ -88,5 +89,7 @@ fn node_status(state: &State, id: NodeId, now_ms: u64) -> Option<NodeStatus> {
         volumes: 0,
         copies_behind: 0,
         heartbeat_age_ms: now_ms.saturating_sub(node.heard_ms),
+        scrub: node.scrub,
+        draining: node.row.duty == NodeDuty::Drain,
     })
 }

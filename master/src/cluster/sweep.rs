@@ -4,6 +4,7 @@
 use crate::cluster::placement::pick_members;
 use crate::cluster::register::plan_volume;
 use crate::cluster::state::{Change, State};
+use crate::cluster::upkeep::plan_moves;
 use crate::cluster::{Cluster, KEY_STEP, NUMBERS_STEP, orders::ORDERS_PER_TICK_MAX};
 use crate::error::from_store;
 use dfs_metastore::{CopyRow, Counter, Durability};
@@ -62,7 +63,7 @@ impl Cluster {
         {
             let mut state = self.state.lock();
             let states: Vec<(NodeId, NodeState)> =
-                state.nodes.iter().map(|(id, node)| (*id, state.judge(node, now_ms))).collect();
+                state.present_nodes().map(|id| (id, state.node_state(id, now_ms))).collect();
             for (id, now) in states {
                 let Some(node) = state.nodes.get_mut(&id).filter(|n| n.announced != now) else { continue };
                 let age_ms = now_ms.saturating_sub(node.heard_ms);
@@ -228,9 +229,10 @@ fn plan(
     let mut changes = plan_seals(state, volume_bytes_max, now_ms);
     let sealed: Vec<VolumeId> =
         changes.iter().filter_map(|c| if let Change::Seal { id } = c { Some(*id) } else { None }).collect();
-    let live: Vec<(NodeId, String, Option<u64>)> =
-        state.live_nodes(now_ms).map(|n| (n.row.id, n.row.zone.clone(), n.incarnation)).collect();
-    for (node, zone, incarnation) in live {
+    let serving = state.live_nodes(now_ms).filter(|n| state.serves(n.row.id));
+    let serving: Vec<(NodeId, String, Option<u64>)> =
+        serving.map(|n| (n.row.id, n.row.zone.clone(), n.incarnation)).collect();
+    for (node, zone, incarnation) in serving {
         let Some(incarnation) = incarnation else { continue };
         let open = state.open_volumes_of(node).iter().filter(|id| !sealed.contains(id)).count();
         for _ in open..per_node {
@@ -238,16 +240,20 @@ fn plan(
         }
     }
     plan_members(state, &mut changes, now_ms, rng);
+    changes.extend(plan_moves(state, now_ms));
     changes
 }
 
-/// Volumes that are full, or whose primary is dead or runs in another incarnation.
+/// Volumes that are full, whose primary is dead or runs in another incarnation, or that a member is to leave.
 fn plan_seals(state: &State, volume_bytes_max: u64, now_ms: u64) -> Vec<Change> {
     let is_over = |id: &&VolumeId| {
         let Some(volume) = state.volumes.get(id) else { return false };
         let Some(node) = volume.primary().and_then(|p| state.nodes.get(&p)) else { return true };
         let is_stale = node.incarnation.is_some() && node.incarnation != volume.open_for;
-        volume.bytes > volume_bytes_max || is_stale || state.judge(node, now_ms) == NodeState::Dead
+        volume.bytes > volume_bytes_max
+            || is_stale
+            || state.has_leaving(volume)
+            || state.judge(node, now_ms) == NodeState::Dead
     };
     state.open.iter().filter(is_over).map(|id| Change::Seal { id: *id }).take(CHANGES_MAX).collect()
 }
@@ -261,7 +267,7 @@ fn plan_members(state: &State, changes: &mut Vec<Change>, now_ms: u64, rng: &mut
         }
         let missing = state.view(*id, now_ms).map_or(0, |view| view.members_missing(state.replicas));
         if missing > 0 {
-            let picked = pick_members(rng, &candidates, &state.zones_of_members(volume), missing);
+            let picked = pick_members(rng, &candidates, &state.taken_nodes(*id, volume), missing);
             let member = |node| Change::Member(CopyRow { volume: *id, node, seq: Seq(0) });
             changes.extend(picked.into_iter().map(member));
         }

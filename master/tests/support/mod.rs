@@ -282,6 +282,7 @@ impl FakeNode {
 
     pub async fn beat_with(&self, h: &Harness, copies: Vec<CopyStatus>, bad_blobs: Vec<BlobId>) -> Answer {
         let beat = HeartbeatRequest {
+            scrub: Default::default(),
             incarnation: self.register.incarnation,
             capacity_bytes: self.register.capacity_bytes,
             free_bytes: self.register.free_bytes,

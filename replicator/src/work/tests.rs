@@ -3,7 +3,9 @@
 use super::*;
 use bytes::Bytes;
 use dfs_client::{FetchedBlob, PutBlob};
-use dfs_proto::blob::{CheckReply, CopyStatus, DeleteReply, PullReply, PullRequest};
+use dfs_proto::blob::{
+    CheckReply, CopyStatus, DeleteReply, PullReply, PullRequest, VerifyReply, VerifyRequest,
+};
 use dfs_proto::order::{DeadLetter, Order, OrderTask};
 use dfs_proto::{BlobId, BlobKey, ErrorCode, NodeId, NodeInfo, NodeState, OrderId, PutAck, Seq, VolumeId};
 use dfs_queue::{MemoryQueue, QueueConfig, QueueError};
@@ -119,6 +121,12 @@ impl NodeClient for FakeNodes {
     }
     async fn delete(&self, _: &str, _: &[BlobId], _: &str) -> Result<DeleteReply, ClientError> {
         unreachable!("a replicator deletes nothing")
+    }
+    async fn verify(&self, _: &str, _: VolumeId, _: VerifyRequest) -> Result<VerifyReply, ClientError> {
+        unreachable!("a replicator only copies")
+    }
+    async fn drop_copy(&self, _: &str, _: VolumeId, _: &str) -> Result<bool, ClientError> {
+        unreachable!("a replicator only copies")
     }
     async fn check(&self, _: &str, _: BlobId) -> Result<CheckReply, ClientError> {
         unreachable!("a replicator checks nothing")

@@ -83,5 +83,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/v1/volumes/{volume}", web::get().to(volumes::status))
         .route("/v1/volumes/{volume}/log", web::get().to(volumes::log))
         .route("/v1/volumes/{volume}/pull", web::post().to(volumes::pull))
-        .route("/v1/volumes/{volume}/sync", web::post().to(volumes::sync));
+        .route("/v1/volumes/{volume}/sync", web::post().to(volumes::sync))
+        .route("/v1/volumes/{volume}/verify", web::post().to(volumes::verify))
+        .route("/v1/volumes/{volume}/drop", web::post().to(volumes::drop_copy));
 }

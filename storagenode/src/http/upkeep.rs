@@ -39,9 +39,9 @@ pub async fn record(node: web::Data<Node>, path: web::Path<(u64, u64)>) -> Resul
 /// `GET /v1/blobs/{volume}/{key}/check`: reads and verifies everything.
 pub async fn check(node: web::Data<Node>, path: web::Path<(u64, u64)>) -> Result<HttpResponse, HttpError> {
     let id = blob_id(path.into_inner());
-    let buffer = record_buffer(&node, id).await?;
+    let mut buffer = record_buffer(&node, id).await?;
     let store = node.store.clone();
-    let reply = match blocking(move || store.check(id, buffer)).await {
+    let reply = match blocking(move || store.check(id, &mut buffer)).await {
         Ok(()) => CheckReply { whole: true, reason: String::new() },
         Err(e) if e.code == ErrorCode::Corrupt => CheckReply { whole: false, reason: e.message },
         Err(e) => return Err(e.into()),

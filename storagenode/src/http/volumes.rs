@@ -5,7 +5,7 @@ use crate::memory::POOLED_BYTES;
 use crate::node::{Node, blocking};
 use crate::pull;
 use actix_web::{HttpRequest, HttpResponse, web};
-use dfs_proto::blob::{HEADER_SEQ, HEADER_TOKEN, PullRequest, SyncRequest};
+use dfs_proto::blob::{DropReply, HEADER_SEQ, HEADER_TOKEN, PullRequest, SyncRequest, VerifyRequest};
 use dfs_proto::{ErrorCode, Seq, VolumeId, WireError};
 use dfs_service::HttpError;
 use dfs_service::http::required_header;
@@ -13,6 +13,9 @@ use serde::Deserialize;
 
 /// Log bytes in one answer; one record of the largest size always fits.
 const LOG_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes that one request has verified: a second's work, and less than any deadline.
+const VERIFY_BYTES_MAX: u64 = 64 << 20;
 
 /// `GET /v1/volumes`.
 pub async fn list(node: web::Data<Node>) -> HttpResponse {
@@ -70,6 +73,31 @@ pub async fn pull(
     node.allow_pull(required_header(&request, HEADER_TOKEN)?, volume)?;
     node.check_copy(volume)?;
     Ok(HttpResponse::Ok().json(pull::pull(&node, volume, &body).await?))
+}
+
+/// `POST /v1/volumes/{volume}/verify`.
+pub async fn verify(
+    node: web::Data<Node>,
+    path: web::Path<u64>,
+    body: web::Json<VerifyRequest>,
+) -> Result<HttpResponse, HttpError> {
+    let volume = VolumeId(path.into_inner());
+    let mut buffer = body::answer_buffer(&node, POOLED_BYTES).await?;
+    let store = node.store.clone();
+    let max_bytes = body.max_bytes.min(VERIFY_BYTES_MAX);
+    let reply = blocking(move || store.verify(volume, body.after, max_bytes, &mut buffer)).await?;
+    Ok(HttpResponse::Ok().json(reply))
+}
+
+/// `POST /v1/volumes/{volume}/drop`.
+pub async fn drop_copy(
+    node: web::Data<Node>,
+    path: web::Path<u64>,
+    request: HttpRequest,
+) -> Result<HttpResponse, HttpError> {
+    node.allow_delete(required_header(&request, HEADER_TOKEN)?)?;
+    let dropped = pull::drop_copy(&node, VolumeId(path.into_inner())).await?;
+    Ok(HttpResponse::Ok().json(DropReply { dropped }))
 }
 
 /// `POST /v1/volumes/{volume}/sync`.

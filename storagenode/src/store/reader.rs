@@ -7,6 +7,7 @@ use crate::memory::Buffer;
 use crate::record::{Header, Kind, ParseError, header_bytes, record_bytes};
 use crate::segment::{ReadError, Segment};
 use bytes::Bytes;
+use dfs_proto::blob::VerifyReply;
 use dfs_proto::{BlobId, BlobKey, CHUNK_BYTES, Seq, VolumeId};
 use std::ops::Range;
 
@@ -84,10 +85,10 @@ impl BlobStore {
     }
 
     /// Reads a blob and verifies everything about it, MD5 included.
-    pub fn check(&self, id: BlobId, mut buffer: Buffer) -> Result<(), StoreError> {
+    pub fn check(&self, id: BlobId, buffer: &mut Buffer) -> Result<(), StoreError> {
         self.verified(id, |segment, slot| {
             buffer.clear();
-            let header = read_record(segment, id, slot, &mut buffer)?;
+            let header = read_record(segment, id, slot, buffer)?;
             let start = header.encoded_bytes();
             let payload = &buffer.as_ref()[start..start + header.payload_bytes as usize];
             if dfs_client::checksum::md5(payload) == header.md5 {
@@ -96,6 +97,33 @@ impl BlobStore {
                 Err(ParseError::Md5.into())
             }
         })
+    }
+
+    /// Reads and verifies what lives of `volume` above `after`, MD5s included: at least one record if there is
+    /// any, and no more when they come to `max_bytes` of payload. `buffer` has to have room for a record.
+    /// Damage that is found is set aside and reported as when a reader finds it.
+    pub fn verify(
+        &self,
+        volume: VolumeId,
+        after: Seq,
+        max_bytes: u64,
+        buffer: &mut Buffer,
+    ) -> Result<VerifyReply, StoreError> {
+        let (reach, slots, complete) = self.log_slots(volume, after, max_bytes as usize)?;
+        let mut reply = VerifyReply { next: reach, reach, records: 0, bytes: 0, bad: 0 };
+        if !complete {
+            reply.next = slots.last().map_or(after, |slot| slot.seq);
+        }
+        for slot in slots {
+            reply.records += 1;
+            reply.bytes += u64::from(slot.at.payload_bytes);
+            match self.check(BlobId { volume, key: slot.key }, buffer) {
+                Ok(()) | Err(StoreError::NotFound(_)) => {}
+                Err(StoreError::Corrupt { .. }) => reply.bad += 1,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(reply)
     }
 
     /// Fills `buffer` with the raw records of `volume` above `after`, in order, at least one if there is any,

@@ -36,16 +36,34 @@ impl BlobStore {
             }
         }
         self.metrics().deleted.add(reply.deleted);
-        let shared = self.shared.clone();
-        let punched = tokio::task::spawn_blocking(move || dead.iter().for_each(|at| shared.punch(at))).await;
-        if let Err(e) = punched {
-            log::error!("giving the space of deleted blobs back failed: {e}");
-        }
+        self.punch_all(dead).await;
         // The blobs are deleted; that a segment could not be removed yet is no failure of the delete.
         if let Err(e) = self.reap().await {
             log::warn!("cannot remove dead segments: {e}");
         }
         Ok(reply)
+    }
+
+    /// Gives up the copy of `volume`: nothing of it is here any more, whatever happens after the answer, and
+    /// its space is given back. A copy that comes later begins anew. False when there was none.
+    pub async fn drop_copy(&self, volume: VolumeId) -> Result<bool, StoreError> {
+        let held = self.shared.index.read().volume(volume).map(|v| v.locations()).unwrap_or_default();
+        if self.append_one(Append::Drop { volume }, true).await? == Outcome::Absent {
+            return Ok(false);
+        }
+        self.punch_all(held).await;
+        if let Err(e) = self.reap().await {
+            log::warn!("cannot remove dead segments: {e}");
+        }
+        Ok(true)
+    }
+
+    async fn punch_all(&self, dead: Vec<Location>) {
+        let shared = self.shared.clone();
+        let punched = tokio::task::spawn_blocking(move || dead.iter().for_each(|at| shared.punch(at))).await;
+        if let Err(e) = punched {
+            log::error!("giving the space of deleted blobs back failed: {e}");
+        }
     }
 
     /// Removes the segments in which nothing lives; answers how many.

@@ -514,3 +514,78 @@ async fn a_closed_store_refuses() {
     assert_eq!(put(&store, 1, 10).await.unwrap_err().code(), ErrorCode::Unavailable);
     assert_eq!(store.sync().await.unwrap_err().code(), ErrorCode::Unavailable);
 }
+
+#[tokio::test]
+async fn a_copy_that_was_given_up_stays_away_and_gives_its_space_back() {
+    let fixture = Fixture::new(300_000);
+    let store = fixture.open();
+    fill(&store, 1..=10, 100_000).await;
+    let other = BlobId { volume: VolumeId(8), key: BlobKey(1) };
+    store.append_one(Append::Put { id: other, payload: payload(content(1, 10)) }, true).await.unwrap();
+    let before = store.segments();
+    assert!(store.drop_copy(V).await.unwrap());
+    assert!(!store.drop_copy(V).await.unwrap(), "there is none any more");
+    assert!(store.status(V).is_err());
+    assert_eq!(get(&store, 1).await.unwrap_err().code(), ErrorCode::NotFound);
+    let (_copy, killed) = fixture.after_a_kill();
+    for store in [&store, &killed] {
+        assert_eq!(store.statuses().iter().map(|s| s.volume).collect::<Vec<_>>(), [VolumeId(8)]);
+        assert_eq!(store.metrics().damaged_places.get(), 0);
+    }
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while store.segments() + 1 >= before {
+        assert!(std::time::Instant::now() < deadline, "{} of {before} segments are left", store.segments());
+        store.reap().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_comes_after_one_was_given_up_begins_anew() {
+    let fixture = Fixture::new(1 << 20);
+    let store = fixture.open();
+    fill(&store, 1..=5, 1_000).await;
+    store.delete(&[id(2)]).await.unwrap();
+    store.drop_copy(V).await.unwrap();
+    let copy = |key, seq| Append::Copy {
+        id: id(key),
+        seq: Seq(seq),
+        payload: payload(content(key, 1_000)),
+        replacement: false,
+    };
+    let late = store.append_one(copy(4, 4), false).await.unwrap_err();
+    assert_eq!(late.code(), ErrorCode::Unavailable, "what does not begin at the beginning is refused");
+    let hole = Append::Hole { volume: V, first: Seq(2), last: Seq(2) };
+    for outcome in store.append(vec![copy(1, 1), hole, copy(3, 3)], true).await.unwrap() {
+        outcome.unwrap();
+    }
+    drop(store);
+    let store = fixture.open();
+    assert_eq!(store.status(V).unwrap(), CopyStatus { volume: V, seq: Seq(3), bytes: 2_000, blobs: 2 });
+    assert_holds(&store, [1, 3], 1_000).await;
+    assert_eq!(get(&store, 5).await.unwrap_err().code(), ErrorCode::NotFound);
+    assert_eq!(store.metrics().damaged_places.get(), 0);
+}
+
+#[tokio::test]
+async fn verifying_goes_through_everything_and_finds_what_is_damaged() {
+    let fixture = Fixture::new(1 << 20);
+    let store = fixture.open();
+    fill(&store, 1..=20, 100_000).await;
+    let at = store.find(id(7)).unwrap().at;
+    flip(&segment_path(fixture.dir.path(), at.segment), at.offset as usize + 5_000);
+    let mut buffer = Memory::new(0).buffer(4 << 20, Duration::ZERO).await.unwrap();
+    let (mut after, mut records, mut bad, mut turns) = (Seq(0), 0, 0, 0);
+    loop {
+        let reply = store.verify(V, after, 300_000, &mut buffer).unwrap();
+        (records, bad, turns) = (records + reply.records, bad + reply.bad, turns + 1);
+        assert!(reply.next > after && reply.bytes <= 400_000);
+        after = reply.next;
+        if after == reply.reach {
+            break;
+        }
+    }
+    assert_eq!((records, bad, after), (20, 1, Seq(20)));
+    assert!(turns > 4);
+    assert_eq!(store.take_bad(10), [id(7)]);
+}

@@ -93,6 +93,11 @@ pub enum Append {
         /// The ranges.
         ranges: Vec<(u64, u64)>,
     },
+    /// Gives up the copy of a volume.
+    Drop {
+        /// The volume.
+        volume: VolumeId,
+    },
 }
 
 /// What became of a record.
@@ -125,7 +130,9 @@ impl Append {
             | Append::Missing { id, .. }
             | Append::Tombstone { id } => *id,
             Append::Hole { volume, first, .. } => BlobId { volume: *volume, key: BlobKey(first.0) },
-            Append::Grave { volume, .. } => BlobId { volume: *volume, key: BlobKey(0) },
+            Append::Grave { volume, .. } | Append::Drop { volume } => {
+                BlobId { volume: *volume, key: BlobKey(0) }
+            }
         }
     }
 
@@ -133,7 +140,9 @@ impl Append {
         match self {
             Append::Put { payload, .. } | Append::Copy { payload, .. } => payload.data.len(),
             Append::Grave { ranges, .. } => ranges.len() * 16,
-            Append::Missing { .. } | Append::Hole { .. } | Append::Tombstone { .. } => 0,
+            Append::Missing { .. } | Append::Hole { .. } | Append::Tombstone { .. } | Append::Drop { .. } => {
+                0
+            }
         }
     }
 }
@@ -232,7 +241,9 @@ impl Writer {
         let length = crate::record::record_bytes(record.payload_bytes()) as u64;
         let full = self.tail + plan.bytes + length > self.shared.segment_bytes_max
             || self.entries.len() + plan.records.len() >= SEGMENT_RECORDS_MAX;
-        if full || plan.touches(&record) || plan.records.len() >= WRITE_RECORDS_MAX {
+        // Nothing of a volume may be decided on together with the end of what was there before.
+        let ends_volume = matches!(record, Append::Drop { .. });
+        if full || ends_volume || plan.touches(&record) || plan.records.len() >= WRITE_RECORDS_MAX {
             self.flush(plan, outcomes);
         }
         let has_room = !full || self.tail <= SEGMENT_HEADER_BYTES;
@@ -252,6 +263,9 @@ impl Writer {
                 plan.push(header, payload, grave, place, &self.active, self.tail);
                 outcomes[request].push(outcome);
             }
+        }
+        if ends_volume {
+            self.flush(plan, outcomes);
         }
     }
 
@@ -320,6 +334,8 @@ impl Writer {
                 Decision::Write(Header::bare(Kind::Tombstone, id, seq, now), Bytes::new())
             }
             Append::Grave { ranges, .. } => grave(id, reach, ranges, now),
+            Append::Drop { .. } if volume.is_none() => Decision::Answer(Ok(Outcome::Absent)),
+            Append::Drop { .. } => Decision::Write(Header::bare(Kind::Drop, id, Seq(0), now), Bytes::new()),
         }
     }
 
@@ -433,9 +449,11 @@ impl Plan {
         let id = record.id();
         let seq = match record {
             Append::Copy { seq, .. } | Append::Missing { seq, .. } => Some(*seq),
-            Append::Put { .. } | Append::Hole { .. } | Append::Tombstone { .. } | Append::Grave { .. } => {
-                None
-            }
+            Append::Put { .. }
+            | Append::Hole { .. }
+            | Append::Tombstone { .. }
+            | Append::Grave { .. }
+            | Append::Drop { .. } => None,
         };
         self.ids.contains(&id) || seq.is_some_and(|seq| self.seqs.contains(&(id.volume, seq)))
     }

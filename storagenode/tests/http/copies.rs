@@ -147,3 +147,46 @@ async fn a_repair_from_a_damaged_source_changes_nothing() {
     assert_eq!(code(repair), ErrorCode::Unauthorized);
     assert_eq!(second.get(2).await.unwrap(), data[1]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_given_up_on_the_masters_word_and_never_by_the_one_that_appends() {
+    let master = Master::start();
+    let (first, second) = pair(&master).await;
+    let data = fill(&first, &master, 1..=12).await;
+    pull(&second, &first, &master, 12).await.unwrap();
+    let delete = master.token(Rights::Delete, VolumeId(0));
+    let refused = second.client.drop_copy(&second.url, V, &master.token(Rights::Pull, V)).await;
+    assert_eq!(code(refused), ErrorCode::Unauthorized);
+    assert_eq!(code(first.client.drop_copy(&first.url, V, &delete).await), ErrorCode::NotPermitted);
+    assert!(second.client.drop_copy(&second.url, V, &delete).await.unwrap());
+    assert!(!second.client.drop_copy(&second.url, V, &delete).await.unwrap());
+    assert_eq!(code(second.get(1).await), ErrorCode::NotFound);
+    // It can be had again, from the beginning.
+    pull(&second, &first, &master, 12).await.unwrap();
+    for (key, data) in (1..).zip(&data) {
+        assert_eq!(second.get(key).await.unwrap(), *data);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrubbing_finds_damage_that_nobody_reads_and_goes_on_after_a_restart() {
+    let master = Master::start();
+    let mut node = Node::primary(&master, 1).await;
+    let data = fill(&node, &master, 1..=20).await;
+    node.damage(&data[12]);
+    node.stop().await;
+    let dir = node.dir.clone();
+    let mut config = dfs_storagenode::Config::new(&master.url, dir.path());
+    config.scrub_every = std::time::Duration::from_secs(1);
+    // The first run of the process went through before the damage was done.
+    let node = Node::start_with(config, 1, dir).await;
+    wait_for("the damage is reported", async || master.books.lock().unwrap().bad.contains(&blob(13))).await;
+    wait_for("a whole round is reported", async || {
+        let books = master.books.lock().unwrap();
+        let scrub = books.heartbeats.last().map(|beat| beat.scrub).unwrap_or_default();
+        scrub.finished_ms >= scrub.began_ms && scrub.found == 1 && scrub.verified_bytes > 6 << 20
+    })
+    .await;
+    let kept = std::fs::read_to_string(node.dir.path().join("scrub.json")).unwrap();
+    assert!(kept.contains("\"found\":1"), "{kept}");
+}

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_client::checksum::{crc32c_chunks, md5};
 use dfs_client::{Blobs, BlobsConfig, ClientError, FetchedBlob, MetaClient, NodeClient, PutBlob};
-use dfs_proto::blob::{CheckReply, CopyStatus, DeleteReply, PullReply, PullRequest, chunks_of};
+use dfs_proto::blob::{
+    CheckReply, CopyStatus, DeleteReply, PullReply, PullRequest, VerifyReply, VerifyRequest, chunks_of,
+};
 use dfs_proto::meta::{
     ClusterOp, Commit, Committed, CopyProblem, ExtentPage, Members, Opened, ReadOp, WriteOp,
 };
@@ -219,6 +221,12 @@ impl NodeClient for Nodes {
         unreachable!("blobs are not deleted by clients")
     }
 
+    async fn verify(&self, _: &str, _: VolumeId, _: VerifyRequest) -> Result<VerifyReply, ClientError> {
+        unreachable!("clients neither verify nor drop copies")
+    }
+    async fn drop_copy(&self, _: &str, _: VolumeId, _: &str) -> Result<bool, ClientError> {
+        unreachable!("clients neither verify nor drop copies")
+    }
     async fn check(&self, _: &str, _: BlobId) -> Result<CheckReply, ClientError> {
         unreachable!("blobs are not checked by clients")
     }

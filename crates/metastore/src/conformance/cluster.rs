@@ -52,10 +52,10 @@ pub(super) fn nodes_are_kept(store: &Store) -> Done {
         txn.put_node(&node(3, "u3", "three"))?;
         txn.put_node(&node(1, "u1", "one"))?;
         txn.put_node(&node(2, "u2", "two"))?;
-        txn.put_node(&NodeRow { url: "http://moved".into(), ..node(1, "u1", "uno") })?;
+        txn.put_node(&NodeRow { url: "http://moved".into(), duty: NodeDuty::Drain, ..node(1, "u1", "uno") })?;
         txn.delete_node(NodeId(2))
     })?;
-    let moved = NodeRow { url: "http://moved".into(), ..node(1, "u1", "uno") };
+    let moved = NodeRow { url: "http://moved".into(), duty: NodeDuty::Drain, ..node(1, "u1", "uno") };
     assert_eq!(read(store, |txn| txn.nodes())?, [moved, node(3, "u3", "three")]);
     Ok(())
 }

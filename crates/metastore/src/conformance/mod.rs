@@ -8,7 +8,9 @@ mod cluster;
 mod locks;
 mod namespace;
 
-use crate::row::{CopyRow, DentryRow, GarbageRow, InodeRow, LockRow, NodeRow, SessionRow, VolumeRow};
+use crate::row::{
+    CopyRow, DentryRow, GarbageRow, InodeRow, LockRow, NodeDuty, NodeRow, SessionRow, VolumeRow,
+};
 use crate::seam::{Counter, Durability, ReadTxn, StoreError, StoreStats, WriteTxn};
 use crate::store::Store;
 use dfs_proto::{
@@ -160,7 +162,14 @@ fn garbage(key: u64, secs: i64, nanos: u32) -> GarbageRow {
 }
 
 fn node(id: u64, uuid: &str, name: &str) -> NodeRow {
-    NodeRow { id: NodeId(id), uuid: uuid.into(), name: name.into(), url: "http://h".into(), zone: "z".into() }
+    NodeRow {
+        id: NodeId(id),
+        uuid: uuid.into(),
+        name: name.into(),
+        url: "http://h".into(),
+        zone: "z".into(),
+        duty: NodeDuty::Serve,
+    }
 }
 
 fn volume(id: u64) -> VolumeRow {

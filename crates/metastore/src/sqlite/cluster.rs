@@ -2,24 +2,29 @@
 
 use super::statement::{all, key, run};
 use crate::check::number;
-use crate::row::{CopyRow, NodeRow, VolumeRow};
+use crate::row::{CopyRow, NodeDuty, NodeRow, VolumeRow};
 use crate::seam::StoreError;
 use dfs_proto::{BlobKey, NodeId, Seq, VolumeId};
 use rusqlite::{Connection, params};
 
 pub(super) fn nodes(db: &Connection) -> Result<Vec<NodeRow>, StoreError> {
-    const SQL: &str = "SELECT id, uuid, name, url, zone FROM node ORDER BY id";
+    const SQL: &str = "SELECT id, uuid, name, url, zone, duty FROM node ORDER BY id";
     all(db, "list nodes", SQL, [], |c| {
-        Ok(NodeRow { id: NodeId(c.number()?), uuid: c.get()?, name: c.get()?, url: c.get()?, zone: c.get()? })
+        let (id, uuid, name) = (NodeId(c.number()?), c.get()?, c.get()?);
+        let (url, zone, duty) = (c.get()?, c.get()?, c.number()?);
+        let duty = NodeDuty::of_id(duty).ok_or_else(|| {
+            StoreError::Corrupt(format!("node {id} has the duty {duty}, which there is not"))
+        })?;
+        Ok(NodeRow { id, uuid, name, url, zone, duty })
     })
 }
 
 pub(super) fn put_node(db: &Connection, row: &NodeRow) -> Result<(), StoreError> {
     // Not REPLACE: that would also throw out another node of the same name or identity, where this fails.
-    const SQL: &str = "INSERT INTO node (id, uuid, name, url, zone) VALUES (?1, ?2, ?3, ?4, ?5) \
+    const SQL: &str = "INSERT INTO node (id, uuid, name, url, zone, duty) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
         ON CONFLICT (id) DO UPDATE SET uuid = excluded.uuid, name = excluded.name, url = excluded.url, \
-        zone = excluded.zone";
-    let values = params![number("node", row.id.0)?, row.uuid, row.name, row.url, row.zone];
+        zone = excluded.zone, duty = excluded.duty";
+    let values = params![number("node", row.id.0)?, row.uuid, row.name, row.url, row.zone, row.duty.id()];
     run(db, "write a node", SQL, values).map(drop)
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 /// "dfsM" in ASCII, in the header of every database of this store.
 const APPLICATION_ID: i32 = 0x6466_734d;
 /// To be raised with every change of the tables, with a step in [`STEPS`] that brings older ones up.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 /// Advisory locks, new in version 2. A macro, as `concat!` takes nothing else that is not written in place.
 macro_rules! file_lock {
@@ -32,8 +32,11 @@ CREATE INDEX file_lock_by_session ON file_lock (session, ino);
 /// 2: inodes say whether they have access control lists, and of `system.` there are no other attributes; files
 /// have locks. Sessions end: their clients speak the protocol of version 1, and so do the results that are kept for
 /// them.
-const STEPS: [&str; VERSION as usize - 1] = [concat!(
-    "
+///
+/// 3: nodes have a duty: to serve, to be emptied, or none any more.
+const STEPS: [&str; VERSION as usize - 1] = [
+    concat!(
+        "
 ALTER TABLE inode ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;
 DELETE FROM xattr WHERE name >= CAST('system.' AS BLOB) AND name < CAST('system/' AS BLOB) AND name NOT IN
     (CAST('system.posix_acl_access' AS BLOB), CAST('system.posix_acl_default' AS BLOB));
@@ -43,8 +46,10 @@ ALTER TABLE totals ADD COLUMN locks INTEGER NOT NULL DEFAULT 0;
 DELETE FROM session;
 DELETE FROM call_result;
 ",
-    file_lock!(),
-)];
+        file_lock!(),
+    ),
+    "ALTER TABLE node ADD COLUMN duty INTEGER NOT NULL DEFAULT 0;",
+];
 
 const TABLES: &str = concat!(
     "
@@ -90,7 +95,7 @@ CREATE TABLE garbage (
 CREATE INDEX garbage_by_age ON garbage (since_secs, since_nanos, volume, key);
 CREATE TABLE node (
     id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE, url TEXT NOT NULL,
-    zone TEXT NOT NULL
+    zone TEXT NOT NULL, duty INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE volume (
     id INTEGER PRIMARY KEY, primary_node INTEGER NOT NULL, open_for BLOB, next_key INTEGER NOT NULL,

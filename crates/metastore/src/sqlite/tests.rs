@@ -87,7 +87,7 @@ fn newer_database_is_refused_untouched() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let before = std::fs::read(&path).unwrap();
     let reason = reason(Store::open_sqlite(&path));
-    assert!(reason.contains("version 7") && reason.contains("knows version 2"), "{reason}");
+    assert!(reason.contains("version 7") && reason.contains("knows version 3"), "{reason}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
@@ -110,7 +110,7 @@ fn tables_of_version_1_are_brought_up_with_what_is_in_them() {
     let db = Connection::open(&path).unwrap();
     db.execute_batch(
         "ALTER TABLE inode DROP COLUMN flags; ALTER TABLE totals DROP COLUMN locks; DROP TABLE file_lock;
-         PRAGMA user_version = 1",
+         ALTER TABLE node DROP COLUMN duty; PRAGMA user_version = 1",
     )
     .unwrap();
     drop(db);
