@@ -131,7 +131,7 @@ fn space_of(whole: bool) -> LockSpace {
 
 /// The kind of lock under which a counter is written.
 fn guard_of(counter: Ino) -> LockSpace {
-    space_of(counter.0 % 2 == 0)
+    space_of(counter.0.is_multiple_of(2))
 }
 
 fn owner(mount: usize, file: &Opened, space: LockSpace) -> Owner {
