@@ -13,13 +13,12 @@ pub(crate) fn errno(operation: &str, e: &VfsError) -> Errno {
         VfsError::WouldBlock => return Errno::EAGAIN,
         VfsError::Interrupted => return Errno::EINTR,
         VfsError::Executed => return Errno::ETXTBSY,
-        // The kernel walks the path once more.
-        VfsError::Appeared => return Errno::ESTALE,
+        // The kernel walks the path once more: nothing has failed.
+        VfsError::Appeared | VfsError::Removed(_) => return Errno::ESTALE,
         VfsError::Client(_)
         | VfsError::NameTaken
         | VfsError::NotEmpty
         | VfsError::Forgotten(_)
-        | VfsError::Removed(_)
         | VfsError::TooLarge
         | VfsError::InvalidArgument(_)
         | VfsError::NotSupported(_)
