@@ -4,6 +4,7 @@ use crate::remote::RemotePath;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use dfs_proto::CollisionPolicy;
+use dfs_proto::backup::BackupName;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,6 +51,9 @@ pub(crate) enum Command {
     /// List storage nodes, empty one, forget one
     #[command(subcommand)]
     Node(NodeCommand),
+    /// List, take and restore copies of the master's database, which storage nodes keep
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Move copies from the fullest to the emptiest nodes until used space is even; goes on in the background when
     /// the command is ended
     Rebalance(RebalanceArgs),
@@ -162,6 +166,39 @@ pub(crate) enum NodeCommand {
     Drain(DrainArgs),
     /// Forget a node that is empty, or dead and not needed any more
     Remove(RemoveArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// List the backups, the newest first
+    Ls(BackupLsArgs),
+    /// Take one now
+    Now,
+    /// Fetch one into the data folder of a master that is not running and has no database; the master takes it up
+    /// when it is started. What was changed after the backup is not in it
+    Restore(BackupRestoreArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackupLsArgs {
+    /// Storage nodes to ask, when the master cannot say which there are
+    #[arg(long, value_name = "URL")]
+    pub node: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackupRestoreArgs {
+    /// Which one [default: the newest]
+    pub name: Option<BackupName>,
+    /// Data folder of the master
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Storage nodes to ask, when the master cannot say which there are
+    #[arg(long, value_name = "URL")]
+    pub node: Vec<String>,
+    /// Shared secret, when the cluster has one
+    #[arg(long, env = "DFS_CLUSTER_KEY", default_value = "", hide_env_values = true)]
+    pub cluster_key: String,
 }
 
 #[derive(Debug, clap::Args)]

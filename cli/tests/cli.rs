@@ -523,3 +523,55 @@ async fn rebalancing_a_cluster_that_is_even_is_done_at_once() {
     assert!(told.contains("Done."), "{told}");
     assert_eq!(bench.json(&["rebalance", "--stop"])[0]["running"], false);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_database_is_restored_from_what_storage_nodes_keep() {
+    let mut bench = Bench::new().await;
+    for n in 0..5 {
+        bench.write(format!("f{n}"), &vec![n; 100_000]);
+        bench.ok(&["put", &format!("f{n}")]);
+    }
+    assert!(bench.ok(&["backup", "ls"]).contains("No backup so far"));
+    let taken = bench.json(&["backup", "now"]).remove(0);
+    assert_eq!(taken["nodes"].as_array().unwrap().len(), 3);
+    bench.write("after", b"after the backup");
+    bench.ok(&["put", "after"]);
+    settled(&bench).await;
+
+    let data = bench.cluster.data_dir().join("master");
+    let data = data.to_str().unwrap();
+    let restore =
+        ["backup", "restore", "--data", data, "--node", bench.cluster.node(1).url()].map(str::to_owned);
+    let refused = bench.run(&restore).failure(1);
+    assert!(refused.contains("move it away first"), "{refused}");
+    bench.cluster.stop_master().await;
+    for entry in std::fs::read_dir(data).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    assert!(bench.run(&["backup", "ls"]).failure(1).contains("name storage nodes"));
+    let told = bench.ok(&restore);
+    assert!(told.contains("dfs-master --data"), "{told}");
+    bench.cluster.start_master().await.unwrap();
+    for n in 0..5 {
+        // Nodes find back by themselves, which takes a heartbeat.
+        wait_for("the file", COPIES, || async {
+            let ran = bench.run(&["get", &format!("f{n}"), "back"]);
+            if ran.code == Some(0) { Ok(()) } else { Err(ran.stderr) }
+        })
+        .await
+        .unwrap();
+        assert_eq!(bench.read("back"), vec![n; 100_000]);
+        std::fs::remove_file(bench.path("back")).unwrap();
+    }
+    // What came after the backup is gone, and its numbers are not used again.
+    assert!(bench.run(&["get", "after", "back"]).failure(1).contains("not_found"));
+    wait_for("new files taken", COPIES, || async {
+        let ran = bench.run(&["put", "after"]);
+        if ran.code == Some(0) { Ok(()) } else { Err(ran.stderr) }
+    })
+    .await
+    .unwrap();
+    bench.ok(&["get", "after", "back"]);
+    assert_eq!(bench.read("back"), b"after the backup");
+    settled(&bench).await;
+}

@@ -52,6 +52,8 @@ pub struct Config {
     pub order_patience_ms: u64,
     /// An order that was given up is tried again after this, ms.
     pub order_pause_ms: u64,
+    /// Between copies of the database that are put on storage nodes, ms; 0 for none.
+    pub backup_ms: u64,
     /// Where the time comes from.
     pub clock: SharedClock,
 }
@@ -75,6 +77,7 @@ impl Config {
             order_tick_ms: 25,
             order_patience_ms: 5_000,
             order_pause_ms: 60_000,
+            backup_ms: 900_000,
             clock: SharedClock(Arc::new(SystemClock::default())),
         }
     }

@@ -8,10 +8,12 @@
 //! locks     who waits for a lock
 //! cluster/* nodes, volumes, grants, orders  -> dfs-queue
 //! events    what changed, for caches elsewhere
+//! backup    copies of the tables on storage nodes
 //! ```
 //!
 //! Nothing but this crate decides where copies belong. It does not know how nodes keep bytes.
 
+mod backup;
 mod cluster;
 mod config;
 mod error;
@@ -55,6 +57,7 @@ pub async fn start(config: Config, listener: TcpListener) -> anyhow::Result<Runn
     let nodes: Arc<dyn NodeClient> = Arc::new(HttpNodes::new(DELETE_DEADLINE)?);
     running.spawn(housekeeping::collect_forever(Arc::clone(&master), Arc::clone(&nodes), running.stopper()));
     running.spawn(Arc::clone(&master.cluster).trim_forever(nodes, running.stopper()));
+    running.spawn(backup::back_up_forever(Arc::clone(&master), running.stopper()));
     log::info!(
         "the master of {} serves at {address}; data in {}",
         master.cluster.name(),

@@ -46,6 +46,9 @@ struct Args {
     /// From the last reference to data until it may be deleted, ms.
     #[arg(long, value_name = "MS")]
     garbage_grace_ms: Option<u64>,
+    /// Between copies of the database that are put on storage nodes, minutes; 0 for none.
+    #[arg(long, value_name = "MINUTES", default_value_t = 15)]
+    backup_minutes: u32,
     /// Volumes that take new data on each node.
     #[arg(long, value_name = "N")]
     open_volumes_per_node: Option<u32>,
@@ -67,6 +70,7 @@ impl Args {
             session_lease_ms: self.session_lease_ms.unwrap_or(defaults.session_lease_ms),
             sweep_ms: self.sweep_ms.unwrap_or(defaults.sweep_ms),
             garbage_grace_ms: self.garbage_grace_ms.unwrap_or(defaults.garbage_grace_ms),
+            backup_ms: u64::from(self.backup_minutes) * 60_000,
             open_volumes_per_node: self.open_volumes_per_node.unwrap_or(defaults.open_volumes_per_node),
             volume_bytes_max: self.volume_bytes_max.unwrap_or(defaults.volume_bytes_max),
             ..defaults

@@ -1,5 +1,6 @@
 //! Everything that a running master consists of, for handlers and background tasks.
 
+use crate::backup;
 use crate::cluster::{Cluster, OrderQueue};
 use crate::config::Config;
 use crate::error::from_store;
@@ -47,6 +48,8 @@ pub struct Master {
     pub stamps: Arc<Stamps>,
     /// Operations carried out since the start, for `/metrics`.
     pub counts: Counts,
+    /// Held while a backup is taken.
+    pub backing_up: tokio::sync::Mutex<()>,
 }
 
 /// What was done since the start.
@@ -63,6 +66,11 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Grows with everything that may have changed the database.
+    pub fn changes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
     /// Adds to one of them.
     pub fn add(count: &AtomicU64, by: usize) {
         count.fetch_add(by as u64, Ordering::Relaxed);
@@ -77,6 +85,7 @@ impl Master {
         let opened = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
             let path = data.join(DATABASE);
+            backup::take_up(&data, &path)?;
             Store::open_sqlite(&path).with_context(|| format!("cannot open {}", path.display()))
         });
         let store = opened.await.context("opening the database was cut off")??;
@@ -112,6 +121,7 @@ impl Master {
             highest_ino: Arc::new(AtomicU64::new(highest_ino)),
             stamps: Arc::new(stamps),
             counts: Counts::default(),
+            backing_up: tokio::sync::Mutex::default(),
         }))
     }
 

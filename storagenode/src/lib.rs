@@ -4,6 +4,7 @@
 //! and the node's standing with the master ([`registration`]). It must not know files, names or where other
 //! copies belong: it is told which volumes it is the primary of, and where to copy from.
 
+pub mod backups;
 pub mod config;
 pub mod error;
 pub mod http;
@@ -25,6 +26,7 @@ pub mod sys;
 pub use config::Config;
 
 use anyhow::Context;
+use backups::Backups;
 use dfs_client::{HttpNodes, MasterClient};
 use dfs_service::{Running, SystemClock};
 use memory::Memory;
@@ -80,6 +82,8 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
         put_memory: Memory::new(config.put_bytes_max),
         get_memory: Memory::new(config.get_bytes_max),
         peers,
+        backups: Backups::new(&config.data),
+        cluster_key: config.cluster_key.clone(),
         in_use,
     }));
     let mut running = Running::new("storagenode");

@@ -1,5 +1,6 @@
 //! One node: its store, its standing with the master, and its memory. What every request starts from.
 
+use crate::backups::Backups;
 use crate::error::StoreError;
 use crate::memory::Memory;
 use crate::pull::Pulls;
@@ -51,6 +52,10 @@ pub struct Node {
     pub get_memory: Memory,
     /// Requests to other nodes.
     pub peers: Arc<dyn NodeClient>,
+    /// Copies of the master's database.
+    pub backups: Backups,
+    /// Shared secret of the cluster's operators; empty for none.
+    pub cluster_key: String,
     /// Pulls under way.
     pub pulls: Pulls,
     /// How far the verification of everything is.
@@ -75,6 +80,10 @@ pub struct Parts {
     pub get_memory: Memory,
     /// See [`Node::peers`].
     pub peers: Arc<dyn NodeClient>,
+    /// See [`Node::backups`].
+    pub backups: Backups,
+    /// See [`Node::cluster_key`].
+    pub cluster_key: String,
     /// Dropped with the node.
     pub in_use: tokio::sync::mpsc::Sender<()>,
 }
@@ -88,6 +97,8 @@ impl Node {
             put_memory: parts.put_memory,
             get_memory: parts.get_memory,
             peers: parts.peers,
+            backups: parts.backups,
+            cluster_key: parts.cluster_key,
             pulls: Pulls::default(),
             scrub: ScrubProgress::default(),
             metrics: RequestMetrics::default(),

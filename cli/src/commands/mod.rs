@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod backup;
 mod get;
 mod health;
 mod ls;
@@ -13,7 +14,7 @@ mod stat;
 mod status;
 mod up;
 
-use crate::args::{Args, Command, NodeCommand};
+use crate::args::{Args, BackupCommand, Command, NodeCommand};
 use crate::failure::{Failure, OrFail};
 use crate::output::Output;
 
@@ -46,6 +47,9 @@ async fn run_to_the_end(args: Args) -> Result<(), Failure> {
         Command::Node(NodeCommand::Ls) => node::list(url, out).await,
         Command::Node(NodeCommand::Drain(args)) => node::drain(&args, url, out).await,
         Command::Node(NodeCommand::Remove(args)) => node::remove(&args, url, out).await,
+        Command::Backup(BackupCommand::Ls(args)) => backup::list(&args, url, out).await,
+        Command::Backup(BackupCommand::Now) => backup::now(url, out).await,
+        Command::Backup(BackupCommand::Restore(args)) => backup::restore(&args, url, out).await,
         Command::Rebalance(args) => rebalance::run(&args, url, out).await,
         Command::Health { url } => health::run(&url, out).await,
         Command::Up(_) => unreachable!("handled by the caller"),

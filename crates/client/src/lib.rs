@@ -5,6 +5,7 @@
 //! `dfs-vfs`) nor how servers keep what they are given.
 
 mod ask;
+mod backups;
 mod batch;
 mod blobs;
 pub mod checksum;
@@ -25,6 +26,7 @@ mod session;
 mod task;
 mod writer;
 
+pub use backups::Backups;
 pub use blobs::{Blobs, BlobsConfig};
 pub use error::ClientError;
 pub use events::Subscription;

@@ -3,6 +3,7 @@
 use crate::ClientError;
 use crate::http::{Answer, BodyStream, Call, Failure, Transport, base_url};
 use bytes::Bytes;
+use dfs_proto::backup::BackupTaken;
 use dfs_proto::codec::Encoding;
 use dfs_proto::event::EventCursor;
 use dfs_proto::meta::{MetaRequest, MetaResponse, SessionReply, SessionRequest};
@@ -95,6 +96,12 @@ impl MasterClient {
     pub async fn remove_node(&self, node: NodeId, force: bool) -> Result<(), ClientError> {
         let path = format!("/v1/nodes/{node}?force={force}");
         self.send(self.call(Method::DELETE, &path)).await.map(drop)
+    }
+
+    /// `POST /v1/backups`: has the database backed up now.
+    pub async fn take_backup(&self) -> Result<BackupTaken, ClientError> {
+        let call = self.call(Method::POST, "/v1/backups");
+        self.send(call).await?.decode(Encoding::Json)
     }
 
     /// `GET /v1/rebalance`

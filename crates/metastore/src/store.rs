@@ -109,6 +109,19 @@ impl Store {
         block_on(self.write(durability, f))?
     }
 
+    /// Writes a copy of all that was answered before this call to the new file `to`, which can be opened as a
+    /// database of its own. Goes on beside reads and writes; blocks for as long as the bytes take. An error for a
+    /// store in memory, which has no file.
+    pub fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Memory(_) => {
+                let reason = "it is in memory only".to_owned();
+                Err(StoreError::Failed { action: "copy the database", reason })
+            }
+            Backend::Sqlite(sqlite) => sqlite.copy_to(to),
+        }
+    }
+
     /// Finishes the writes that have been asked for, brings everything into the database file and lets go of
     /// it. Whatever is asked for afterwards is answered with [`StoreError::Closed`]. Blocks until done.
     pub fn close(&self) {

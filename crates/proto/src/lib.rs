@@ -6,6 +6,7 @@
 //! and no flattened fields.
 
 pub mod attr;
+pub mod backup;
 pub mod blob;
 mod bytes_as_text;
 pub mod codec;

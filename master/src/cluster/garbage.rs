@@ -115,7 +115,7 @@ impl Cluster {
 }
 
 /// A token that allows deleting anything, for a while from `wall_ms` on.
-pub(super) fn delete_token(cluster: &Cluster, wall_ms: u64) -> String {
+pub fn delete_token(cluster: &Cluster, wall_ms: u64) -> String {
     let nothing = BlobKey(0);
     cluster.key.sign(&Capability {
         rights: Rights::Delete,

@@ -24,7 +24,7 @@ mod sweep;
 mod trim;
 mod upkeep;
 
-pub use garbage::collect_garbage;
+pub use garbage::{collect_garbage, delete_token};
 pub use liveness::Silence;
 pub use queue::OrderQueue;
 

@@ -67,6 +67,15 @@ impl Cluster {
         node.map(|n| n.row.clone()).ok_or_else(|| unknown(id))
     }
 
+    /// Live nodes with their base URLs, those with the most room first.
+    pub fn roomiest_nodes(&self) -> Vec<(String, String)> {
+        let now_ms = self.now_ms();
+        let state = self.state.lock();
+        let mut live: Vec<_> = state.live_nodes(now_ms).collect();
+        live.sort_by_key(|node| (node.row.duty != NodeDuty::Serve, std::cmp::Reverse(node.free_bytes)));
+        live.into_iter().map(|node| (node.row.name.clone(), node.row.url.clone())).collect()
+    }
+
     /// Begins or stops evening out used space; it stops by itself when it is done, and when the master is
     /// started again.
     pub fn rebalance(&self, on: bool) -> RebalanceStatus {

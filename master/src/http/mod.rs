@@ -1,5 +1,6 @@
 //! The master over HTTP: one file per noun. Handlers extract, call and answer; there is no policy here.
 
+mod backups;
 mod dashboard;
 mod events;
 mod health;
@@ -101,6 +102,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(at("/v1/nodes/{id}/heartbeat").post(nodes::heartbeat))
         .service(at("/v1/nodes/{id}/drain").post(nodes::drain))
         .service(at("/v1/nodes/{id}").delete(nodes::remove))
+        .service(at("/v1/backups").post(backups::take))
         .service(at("/v1/rebalance").get(nodes::rebalance_status).route(web::post().to(nodes::rebalance)))
         .service(at("/v1/orders/claim").post(orders::claim))
         .service(at("/v1/orders/settle").post(orders::settle))

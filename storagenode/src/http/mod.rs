@@ -3,6 +3,7 @@
 //! Handlers decide nothing about storage; they check capabilities, keep memory bounded and turn errors into
 //! answers.
 
+mod backups;
 mod blobs;
 mod body;
 mod health;
@@ -79,6 +80,12 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/v1/blobs/{volume}/{key}/record", web::get().to(upkeep::record))
         .route("/v1/blobs/{volume}/{key}/check", web::get().to(upkeep::check))
         .route("/v1/blobs/{volume}/{key}/repair", web::post().to(upkeep::repair))
+        .route("/v1/backups", web::get().to(backups::list))
+        .service(
+            web::resource("/v1/backups/{name}")
+                .route(web::put().to(backups::put))
+                .route(web::get().to(backups::get)),
+        )
         .route("/v1/volumes", web::get().to(volumes::list))
         .route("/v1/volumes/{volume}", web::get().to(volumes::status))
         .route("/v1/volumes/{volume}/log", web::get().to(volumes::log))

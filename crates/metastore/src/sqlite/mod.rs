@@ -10,6 +10,7 @@
 //! the end of the process.
 
 mod attached;
+mod backup;
 mod cluster;
 mod dentry;
 mod extent;
@@ -96,6 +97,11 @@ impl Sqlite {
             .map_err(|e| StoreError::Failed { action: "start the writer", reason: e.to_string() })?;
         log::info!("the metadata store {} is open", path.display());
         Ok(Sqlite { path, readers: Arc::new(readers), queue, writer: Mutex::new(Some(thread)) })
+    }
+
+    /// Writes a copy of the database, as of one moment, to the new file `to`. Blocks.
+    pub(crate) fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        backup::copy(&self.path, to)
     }
 
     pub(crate) fn path(&self) -> &Path {
