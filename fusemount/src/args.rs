@@ -47,6 +47,9 @@ pub struct Args {
     /// Memory for data that has been written and not stored yet, MiB
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..65536))]
     pub staging_mib: u32,
+    /// Read everything by HTTP, also from storage nodes on this host
+    #[arg(long)]
+    pub no_local_reads: bool,
     /// Seconds until an operation that gets no answer from the master fails
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..3600))]
     pub deadline: u64,
@@ -59,6 +62,7 @@ impl Args {
         let mut config = MountConfig::new(&self.mountpoint, master);
         config.deadline = Duration::from_secs(self.deadline);
         config.dev = self.dev;
+        config.local_reads = !self.no_local_reads;
         config.vfs.collision = self.collision;
         config.vfs.atime = match self.atime {
             Atime::Relatime => AtimePolicy::Relatime,

@@ -41,6 +41,8 @@ pub struct MountConfig {
     /// Whether device nodes open their devices. Off by default: the nodes come from the cluster, and whoever
     /// can make one there could reach any device here.
     pub dev: bool,
+    /// Whether files of storage nodes on this host are read directly.
+    pub local_reads: bool,
 }
 
 impl MountConfig {
@@ -55,6 +57,7 @@ impl MountConfig {
             // SAFETY: geteuid has no preconditions and cannot fail.
             allow_other: unsafe { libc::geteuid() } == 0,
             dev: false,
+            local_reads: true,
         }
     }
 }
@@ -79,8 +82,8 @@ pub async fn mount(config: MountConfig) -> anyhow::Result<Mounted> {
     let client = format!("dfs-mount@{}:{} {}", host_name(), std::process::id(), mountpoint.display());
     let session = Session::open(master, client).await?;
     let note = predecessors::succeed(&session).await;
-    let data =
-        Blobs::new(session.clone(), Arc::new(HttpNodes::new(config.deadline)?), BlobsConfig::default());
+    let blobs = BlobsConfig { local_reads: config.local_reads, ..BlobsConfig::default() };
+    let data = Blobs::new(session.clone(), Arc::new(HttpNodes::new(config.deadline)?), blobs);
     let vfs = Vfs::new(config.vfs.clone(), session.clone(), data);
     let background = {
         let adapter = Adapter {

@@ -10,6 +10,7 @@ pub mod error;
 pub mod http;
 pub mod identity;
 pub mod index;
+pub mod local;
 pub mod memory;
 pub mod node;
 pub mod pull;
@@ -76,6 +77,9 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
     }
     let store = Arc::new(store);
     let (in_use, let_go) = tokio::sync::mpsc::channel(1);
+    let local = local::listen();
+    let local =
+        local.inspect_err(|e| log::warn!("readers on this host use HTTP: no socket for them: {e}")).ok();
     let node = Arc::new(Node::new(Parts {
         store: store.clone(),
         clock: Arc::new(SystemClock::default()),
@@ -84,9 +88,13 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
         peers,
         backups: Backups::new(&config.data),
         cluster_key: config.cluster_key.clone(),
+        local: local.as_ref().map(|(_, socket)| socket.clone()),
         in_use,
     }));
     let mut running = Running::new("storagenode");
+    if let Some((listener, _)) = local {
+        running.spawn(local::serve(node.clone(), listener, running.stopper()));
+    }
     running.serve(address, http::server(node.clone(), listener, config.workers)?);
     running.spawn(scrub::Scrub::new(&config, node.clone()).run(running.stopper()));
     let registration = Registration {

@@ -7,6 +7,7 @@ use crate::pull::Pulls;
 use crate::scrub::ScrubProgress;
 use crate::store::{BlobStore, Counter};
 use dfs_client::NodeClient;
+use dfs_proto::local::LocalSocket;
 use dfs_proto::node::RegisterReply;
 use dfs_proto::{BlobId, BlobKey, ErrorCode, NodeId, VolumeId, WireError};
 use dfs_service::{Capability, Clock, TokenKey};
@@ -56,6 +57,8 @@ pub struct Node {
     pub backups: Backups,
     /// Shared secret of the cluster's operators; empty for none.
     pub cluster_key: String,
+    /// Where readers on this host can ask for descriptors.
+    pub local: Option<LocalSocket>,
     /// Pulls under way.
     pub pulls: Pulls,
     /// How far the verification of everything is.
@@ -84,6 +87,8 @@ pub struct Parts {
     pub backups: Backups,
     /// See [`Node::cluster_key`].
     pub cluster_key: String,
+    /// See [`Node::local`].
+    pub local: Option<LocalSocket>,
     /// Dropped with the node.
     pub in_use: tokio::sync::mpsc::Sender<()>,
 }
@@ -99,6 +104,7 @@ impl Node {
             peers: parts.peers,
             backups: parts.backups,
             cluster_key: parts.cluster_key,
+            local: parts.local,
             pulls: Pulls::default(),
             scrub: ScrubProgress::default(),
             metrics: RequestMetrics::default(),

@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Length of a segment's header; the first record stands here.
 pub const SEGMENT_HEADER_BYTES: u64 = 64;
@@ -38,6 +39,8 @@ pub struct Segment {
     pub file: File,
     /// Where it is.
     pub path: PathBuf,
+    /// The file once more, for others to read; opened when it is first asked for.
+    reading: OnceLock<File>,
 }
 
 /// Path of segment `id` in `dir`.
@@ -64,7 +67,7 @@ impl Segment {
         let path = segment_path(dir, id);
         let salt: u64 = rand::random();
         match create_file(&path, dir, id, salt) {
-            Ok(file) => Ok(Segment { id, salt, file, path }),
+            Ok(file) => Ok(Segment { id, salt, file, path, reading: OnceLock::new() }),
             Err(e) => {
                 // A file without records must not stay and be taken for damage; if this fails as well, the
                 // next start finds it empty and removes it.
@@ -85,7 +88,8 @@ impl Segment {
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => None,
             Err(e) => return Err(fail(e)),
         };
-        Ok((Segment { id, salt: salt.unwrap_or(0), file, path }, salt.is_some()))
+        let segment = Segment { id, salt: salt.unwrap_or(0), file, path, reading: OnceLock::new() };
+        Ok((segment, salt.is_some()))
     }
 
     /// The stamp of a record at `offset`.
@@ -106,6 +110,15 @@ impl Segment {
             std::io::ErrorKind::UnexpectedEof => ReadError::Damaged(ParseError::Short),
             _ => ReadError::Disk(e),
         })
+    }
+
+    /// The file, open for reading only: a descriptor that is passed on carries its rights with it.
+    pub fn for_reading(&self) -> std::io::Result<&File> {
+        if let Some(file) = self.reading.get() {
+            return Ok(file);
+        }
+        let file = File::open(&self.path)?;
+        Ok(self.reading.get_or_init(|| file))
     }
 
     /// Waits until everything written is on disk.

@@ -7,6 +7,8 @@ mod copies;
 mod errors;
 #[path = "http/life.rs"]
 mod life;
+#[path = "http/local.rs"]
+mod local;
 #[path = "http/reading.rs"]
 mod reading;
 #[path = "http/support.rs"]

@@ -3,6 +3,7 @@
 
 use crate::grants::GrantPool;
 use crate::health::Health;
+use crate::local::Local;
 use crate::placement::Placement;
 use crate::{ClientError, DataClient, MetaClient, NodeClient, ask, durable, reader, writer};
 use async_trait::async_trait;
@@ -40,6 +41,8 @@ pub struct BlobsConfig {
     pub durable_try: Duration,
     /// Grants fetched at a time, 1 to [`GRANTS_MAX`].
     pub grants: u32,
+    /// Whether files of nodes on this host are read directly.
+    pub local_reads: bool,
 }
 
 impl Default for BlobsConfig {
@@ -53,6 +56,7 @@ impl Default for BlobsConfig {
             durable_deadline: Duration::from_secs(60),
             durable_try: Duration::from_secs(10),
             grants: 16,
+            local_reads: true,
         }
     }
 }
@@ -68,6 +72,7 @@ pub(crate) struct Inner {
     pub placement: Placement,
     pub grants: Arc<GrantPool>,
     pub health: Health,
+    pub local: Local,
     reports: Arc<Semaphore>,
 }
 
@@ -78,6 +83,7 @@ impl Blobs {
             grants: GrantPool::new(meta.clone(), config.grants.clamp(1, GRANTS_MAX)),
             meta,
             nodes,
+            local: Local::new(config.local_reads),
             config,
             placement: Placement::default(),
             health: Health::default(),
@@ -98,6 +104,10 @@ impl DataClient for Blobs {
 
     async fn get_range(&self, blob: &BlobRef, start: u32, length: u32) -> Result<Bytes, ClientError> {
         reader::get_range(&self.0, blob, start, length).await
+    }
+
+    fn try_get_range(&self, blob: &BlobRef, start: u32, length: u32) -> Option<Bytes> {
+        reader::try_get_range(&self.0, blob, start, length)
     }
 
     async fn make_durable(&self, reach: &[VolumeReach]) -> Result<(), ClientError> {

@@ -14,7 +14,8 @@ use dfs_proto::blob::{
 };
 use dfs_proto::codec::Encoding;
 use dfs_proto::limits::BLOB_BYTES_MAX;
-use dfs_proto::{BlobId, BlobOrigin, CHUNK_BYTES, Md5, PutAck, Seq, VolumeId};
+use dfs_proto::local::{LOCAL_PATH, LocalSocket};
+use dfs_proto::{BlobId, BlobOrigin, CHUNK_BYTES, ErrorCode, Md5, PutAck, Seq, VolumeId};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -126,6 +127,10 @@ pub trait NodeClient: Send + Sync + 'static {
     ) -> Result<(Seq, Bytes), ClientError>;
     /// The raw record of `blob`.
     async fn record(&self, node_url: &str, blob: BlobId) -> Result<Bytes, ClientError>;
+    /// Where the node listens for readers on its own host.
+    async fn local_socket(&self, _node_url: &str) -> Result<LocalSocket, ClientError> {
+        Err(ClientError::local(ErrorCode::NotSupported, "there is no such socket"))
+    }
 }
 
 /// [`NodeClient`] over HTTP.
@@ -289,6 +294,10 @@ impl NodeClient for HttpNodes {
             .call(node_url, Method::GET, format!("{}/record", blob_path(blob)))
             .answer_bytes_max(BLOB_BYTES_MAX + RECORD_EXTRA_BYTES_MAX);
         Ok(self.send(call).await?.body)
+    }
+
+    async fn local_socket(&self, node_url: &str) -> Result<LocalSocket, ClientError> {
+        self.send(self.call(node_url, Method::GET, LOCAL_PATH.to_owned())).await?.decode(Encoding::Json)
     }
 }
 

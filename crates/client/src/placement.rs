@@ -1,7 +1,7 @@
 //! Where volumes are, as the master told last, and in which order to ask their members.
 
 use dfs_proto::node::CopyInfo;
-use dfs_proto::{NodeId, NodeState, Seq, VolumeId, VolumeInfo};
+use dfs_proto::{NodeId, NodeInfo, NodeState, Seq, VolumeId, VolumeInfo};
 use parking_lot::Mutex;
 use rand::RngExt;
 use std::collections::HashMap;
@@ -46,17 +46,19 @@ impl Placement {
 
 /// The members of `volume` in the order to ask them for what has the sequence number `wanted`: those that
 /// `has_failed` names last, live before suspect before dead, copies that reach `wanted` before those that do
-/// not, among the latter the primary first (it alone appends, so it is ahead of what the master knows), and
-/// at random among equals.
+/// not, among the latter the primary first (it alone appends, so it is ahead of what the master knows), those
+/// on this host before others, and at random among equals.
 pub(crate) fn replica_order(
     volume: &VolumeInfo,
     wanted: Seq,
     has_failed: impl Fn(NodeId) -> bool,
+    is_near: impl Fn(&NodeInfo) -> bool,
     rng: &mut impl rand::Rng,
 ) -> Vec<CopyInfo> {
     let rank = |(place, copy): (usize, &CopyInfo)| {
         let behind = copy.seq < wanted;
-        (has_failed(copy.node.id), distance(copy.node.state), behind, behind && place > 0)
+        let is_far = !is_near(&copy.node);
+        (has_failed(copy.node.id), distance(copy.node.state), behind, behind && place > 0, is_far)
     };
     let mut ranked: Vec<_> = volume
         .copies
@@ -79,7 +81,6 @@ fn distance(state: NodeState) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dfs_proto::NodeInfo;
     use proptest::prelude::*;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
@@ -94,8 +95,13 @@ mod tests {
     }
 
     fn order(volume: &VolumeInfo, failed: &[u64], seed: u64) -> Vec<u64> {
+        order_near(volume, failed, 0, seed)
+    }
+
+    /// With node `near` on this host.
+    fn order_near(volume: &VolumeInfo, failed: &[u64], near: u64, seed: u64) -> Vec<u64> {
         let mut rng = StdRng::seed_from_u64(seed);
-        let order = replica_order(volume, Seq(5), |n| failed.contains(&n.0), &mut rng);
+        let order = replica_order(volume, Seq(5), |n| failed.contains(&n.0), |n| n.id.0 == near, &mut rng);
         order.iter().map(|c| c.node.id.0).collect()
     }
 
@@ -119,6 +125,16 @@ mod tests {
         let volume = volume(1, vec![copy(1, NodeState::Live, 9), copy(2, NodeState::Live, 9)]);
         let first_ones = (0..100).filter(|seed| order(&volume, &[], *seed)[0] == 1).count();
         assert!((20..=80).contains(&first_ones), "{first_ones}");
+    }
+
+    #[test]
+    fn of_whole_copies_the_one_on_this_host_is_asked_first() {
+        use NodeState::*;
+        let whole = volume(1, vec![copy(1, Live, 9), copy(2, Live, 9), copy(3, Live, 9)]);
+        assert!((0..50).all(|seed| order_near(&whole, &[], 2, seed)[0] == 2));
+        assert!((0..50).all(|seed| order_near(&whole, &[2], 2, seed)[2] == 2));
+        let behind = volume(1, vec![copy(1, Live, 9), copy(2, Live, 4)]);
+        assert!((0..50).all(|seed| order_near(&behind, &[], 2, seed) == [1, 2]));
     }
 
     proptest! {

@@ -57,15 +57,40 @@ pub(crate) async fn get_range(
     if length == 0 {
         return Ok(Bytes::new());
     }
-    let chunk = CHUNK_BYTES as u32;
-    let chunks = start / chunk..end.div_ceil(chunk);
     // A range that needs every chunk anyway gets the stronger check.
-    if chunks.start == 0 && chunks.end == blob.length.div_ceil(chunk) {
+    let Some(chunks) = some_chunks(blob, start, end) else {
         return Ok(get(inner, blob).await?.slice(start as usize..end as usize));
-    }
-    let first = (chunks.start * chunk) as usize;
+    };
+    let first = chunks.start as usize * CHUNK_BYTES;
     let data = fetch(inner, blob, Part::Chunks(chunks)).await?;
     Ok(data.slice(start as usize - first..end as usize - first))
+}
+
+/// The chunks that hold `start..end`, which is not empty; `None` when that is all of them.
+fn some_chunks(blob: &BlobRef, start: u32, end: u32) -> Option<Range<u32>> {
+    let chunk = CHUNK_BYTES as u32;
+    let chunks = start / chunk..end.div_ceil(chunk);
+    (chunks.start > 0 || chunks.end < blob.length.div_ceil(chunk)).then_some(chunks)
+}
+
+/// The range from a file of a node on this host, if that has it at hand.
+pub(crate) fn try_get_range(inner: &Inner, blob: &BlobRef, start: u32, length: u32) -> Option<Bytes> {
+    let end = start.checked_add(length).filter(|end| *end <= blob.length && length > 0)?;
+    let chunks = some_chunks(blob, start, end)?;
+    let volume = inner.placement.get(blob.id.volume)?;
+    let first = chunks.start as usize * CHUNK_BYTES;
+    volume.copies.iter().find_map(|copy| {
+        let url = &copy.node.url;
+        let fetched = inner.local.try_read(url, blob.id, chunks.clone())?;
+        match wanted_chunks(&fetched, blob.length as usize, blob.md5, chunks.clone()) {
+            Ok(data) => Some(data.slice(start as usize - first..end as usize - first)),
+            Err(reason) => {
+                log::debug!("blob {} is not where it was in a file of {url}: {reason}", blob.id);
+                inner.local.forget(url, blob.id);
+                None
+            }
+        }
+    })
 }
 
 /// Rounds over the copies until one is good or there is no hope.
@@ -123,7 +148,9 @@ async fn one_round(
     part: &Part,
     tries: &mut Tries,
 ) -> Result<Bytes, bool> {
-    let order = replica_order(volume, blob.seq, |n| inner.health.has_failed(n), &mut rand::rng());
+    let has_failed = |n| inner.health.has_failed(n);
+    let order =
+        replica_order(volume, blob.seq, has_failed, |n| inner.local.is_near(&n.url), &mut rand::rng());
     let mut waiting = order.into_iter();
     let mut running = FuturesUnordered::new();
     let mut latest = match waiting.next() {
@@ -190,6 +217,9 @@ async fn try_copy(
     let limit = inner.config.get_try;
     let attempt = async {
         let url = &copy.node.url;
+        if let Some(data) = from_file(inner, url, blob, part).await {
+            return Ok(data);
+        }
         let fetched = match part {
             Part::Whole => inner.nodes.get(url, blob.id).await,
             Part::Chunks(chunks) => inner.nodes.get_chunks(url, blob.id, chunks.clone()).await,
@@ -205,6 +235,24 @@ async fn try_copy(
         })
     });
     (copy, outcome)
+}
+
+/// The verified bytes from a file of a node on this host. What is not right there is no news of the copy: the
+/// node is asked, and looks itself.
+async fn from_file(inner: &Inner, url: &str, blob: &BlobRef, part: &Part) -> Option<Bytes> {
+    let chunks = match part {
+        Part::Whole => None,
+        Part::Chunks(chunks) => Some(chunks.clone()),
+    };
+    let fetched = inner.local.read(&*inner.nodes, url, blob.id, chunks).await?;
+    match verified(fetched, blob, part).await {
+        Ok(data) => Some(data),
+        Err(bad) => {
+            log::info!("blob {} is not where it was in a file of {url}: {}", blob.id, bad.reason);
+            inner.local.forget(url, blob.id);
+            None
+        }
+    }
 }
 
 /// What an error of the node says about its copy.

@@ -34,6 +34,11 @@ pub trait DataClient: Send + Sync + 'static {
     /// must lie within the blob.
     async fn get_range(&self, blob: &BlobRef, start: u32, length: u32) -> Result<Bytes, ClientError>;
 
+    /// The same if it takes no waiting, neither for a node nor for a disk. `None` says nothing about the blob.
+    fn try_get_range(&self, _blob: &BlobRef, _start: u32, _length: u32) -> Option<Bytes> {
+        None
+    }
+
     /// Returns when every named log is on the disks of two nodes up to the named place (of every live node
     /// when there are fewer).
     async fn make_durable(&self, reach: &[VolumeReach]) -> Result<(), ClientError>;

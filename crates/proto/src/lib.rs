@@ -15,6 +15,7 @@ pub mod event;
 pub mod extent;
 pub mod id;
 pub mod limits;
+pub mod local;
 pub mod lock;
 pub mod md5;
 pub mod meta;

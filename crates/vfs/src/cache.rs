@@ -51,12 +51,4 @@ impl BlobCache {
     pub fn peek(&self, blob: &BlobRef) -> Option<Bytes> {
         self.blobs.get(&blob.id)
     }
-
-    /// Some bytes of the blob, and only about those when it is not here.
-    pub async fn range(&self, blob: &BlobRef, start: u32, length: u32) -> Result<Bytes, ClientError> {
-        match self.peek(blob) {
-            Some(whole) => Ok(whole.slice(start as usize..(start + length) as usize)),
-            None => self.data.get_range(blob, start, length).await,
-        }
-    }
 }

@@ -25,8 +25,10 @@ pub struct VfsConfig {
     pub cache_bytes_max: usize,
     /// Blobs under way to nodes at once.
     pub uploads_max: usize,
-    /// Blobs fetched ahead of a sequential reader.
+    /// Blobs fetched ahead of one reader at most.
     pub readahead_blobs: usize,
+    /// Bytes that are fetched ahead and not read yet, over all readers.
+    pub readahead_bytes_max: usize,
     /// How long the kernel may keep attributes and entries while changes by others are pushed; 0 is used
     /// while they are not.
     pub kernel_ttl: Duration,
@@ -41,7 +43,8 @@ impl Default for VfsConfig {
             staged_bytes_max: 16 * BLOB_BYTES_MAX,
             cache_bytes_max: 16 * BLOB_BYTES_MAX,
             uploads_max: 6,
-            readahead_blobs: 3,
+            readahead_blobs: 16,
+            readahead_bytes_max: 20 * BLOB_BYTES_MAX,
             kernel_ttl: Duration::from_secs(1),
             atime: AtimePolicy::Relatime,
         }

@@ -131,6 +131,11 @@ impl FileState {
         }
     }
 
+    /// Whether the published content is known up to `to`, and not known to be out of date.
+    pub fn is_known_to(&self, to: u64) -> bool {
+        !self.stale && self.base_known_to >= to.min(self.attr.size)
+    }
+
     /// Whether there is anything to publish.
     pub fn is_dirty(&self) -> bool {
         self.dirty.dirty || self.in_flight.is_some()

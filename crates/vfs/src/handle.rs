@@ -3,6 +3,8 @@
 use crate::VfsError;
 use crate::file::File;
 use crate::names::Asked;
+use crate::pattern::ReadPattern;
+use crate::readahead::Window;
 use dfs_proto::meta::DirEntry;
 use dfs_proto::{Ino, Name};
 use parking_lot::Mutex;
@@ -35,39 +37,10 @@ pub(crate) struct FileHandle {
     /// The inode that the application believes it has open, when its writes go to another file by the
     /// collision rule, with the process that opened it.
     pub diverted_from: Option<(Ino, u32)>,
+    /// How it is read. Held for moments only, like the next; taken in this order, and after the file's state.
     pub pattern: Mutex<ReadPattern>,
-}
-
-/// How a handle is read.
-#[derive(Default)]
-pub(crate) struct ReadPattern {
-    /// Where a sequential reader goes on.
-    pub next: u64,
-    /// Reads in a row that went on there.
-    pub streak: u32,
-    /// Blobs up to this offset have been asked for ahead.
-    pub ahead_to: u64,
-}
-
-/// How far from the expected place a read still counts as sequential: the kernel sends the requests of its
-/// readahead side by side.
-const SEQUENTIAL_SLACK: u64 = 2 << 20;
-
-impl ReadPattern {
-    /// Takes note of a read; whether it is part of a sequential one.
-    pub fn note(&mut self, offset: u64, length: u64) -> bool {
-        let sequential = offset.abs_diff(self.next) <= SEQUENTIAL_SLACK;
-        if sequential {
-            self.streak = self.streak.saturating_add(1);
-            self.next = self.next.max(offset + length);
-        } else {
-            self.streak = 0;
-            self.next = offset + length;
-            self.ahead_to = 0;
-        }
-        // One read near the start is no pattern yet, unless it is a whole small file.
-        sequential && (self.streak > 1 || offset == 0)
-    }
+    /// What is fetched ahead.
+    pub window: Mutex<Window>,
 }
 
 /// An open directory: the page last fetched, so that the kernel's small buffers cost one round trip a page.

@@ -67,6 +67,12 @@ impl<S: Source> RangeMap<S> {
         (start + length > offset).then(|| Piece { offset: *start, length: *length, source: source.clone() })
     }
 
+    /// The last piece that begins before `offset`, with its whole extent.
+    pub fn last_before(&self, offset: u64) -> Option<Piece<S>> {
+        let (start, (length, source)) = self.pieces.range(..offset).next_back()?;
+        Some(Piece { offset: *start, length: *length, source: source.clone() })
+    }
+
     /// Offset of the first piece that begins at or after `offset`.
     pub fn next_start(&self, offset: u64) -> Option<u64> {
         self.pieces.range(offset..).next().map(|(start, _)| *start)

@@ -9,6 +9,7 @@ use crate::handle::{FileHandle, Handles};
 use crate::inode_numbers::InodeNumbers;
 use crate::invalidate::KernelCaches;
 use crate::names::{Asked, Names, PassedOn};
+use crate::readahead::AheadRoom;
 use crate::staging::{Budget, OpenBuffers};
 use crate::{AtimePolicy, Listed, VfsConfig, VfsError};
 use dfs_client::{DataClient, MetaClient};
@@ -30,7 +31,7 @@ pub struct Vfs {
     pub(crate) budget: Arc<Budget>,
     pub(crate) open_buffers: OpenBuffers,
     pub(crate) uploads: Arc<Semaphore>,
-    pub(crate) prefetches: Arc<Semaphore>,
+    pub(crate) ahead_room: Arc<AheadRoom>,
     /// Files that are open or dirty.
     pub(crate) files: Mutex<HashMap<Ino, Arc<File>>>,
     pub(crate) handles: Handles,
@@ -56,7 +57,7 @@ impl Vfs {
             budget: Budget::new(config.staged_bytes_max),
             open_buffers: OpenBuffers::default(),
             uploads: Arc::new(Semaphore::new(config.uploads_max)),
-            prefetches: Arc::new(Semaphore::new(config.readahead_blobs * 2)),
+            ahead_room: Arc::new(AheadRoom::new(config.readahead_bytes_max)),
             files: Mutex::default(),
             handles: Handles::default(),
             names: Names::default(),

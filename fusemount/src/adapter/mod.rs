@@ -1,7 +1,8 @@
 //! The kernel's requests as calls of the file system: decode, call, encode. No policy lives here.
 //!
-//! Each request becomes a task, so a slow one holds up nobody. Only writes are tried at once on the thread
-//! that read them from the kernel: their bytes lie in its buffer, and staging them is one copy.
+//! Each request becomes a task, so a slow one holds up nobody. Only reads and writes are tried at once on the
+//! thread that took them from the kernel: the bytes of a write lie in its buffer, and staging them is one copy;
+//! those of a read often are at hand, and handing the request over would cost more than they do.
 
 mod answer;
 mod init;
@@ -19,7 +20,7 @@ use dfs_client::Session;
 use dfs_proto::Name;
 use dfs_proto::lock::{self, LockMode, LockRange, LockSpace};
 use dfs_proto::meta::AttrChanges;
-use dfs_vfs::{Fh, LockWish, Vfs, VfsError};
+use dfs_vfs::{Fh, LockWish, ReadStart, Vfs, VfsError};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig,
     LkFlags, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
@@ -254,9 +255,16 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.answer(request, Patience::Retried, "read", reply, |vfs| async move {
-            vfs.read(fh(handle), offset, size).await
-        });
+        let _in_runtime = self.runtime.enter();
+        match self.vfs.begin_read(fh(handle), offset, size) {
+            ReadStart::Done(Ok(data)) => reply.data(&data),
+            ReadStart::Done(Err(e)) => reply.error(errno("read", &e)),
+            ReadStart::Waits(waiting) => {
+                self.answer(request, Patience::Retried, "read", reply, |vfs| async move {
+                    vfs.finish_read(waiting).await
+                });
+            }
+        }
     }
 
     fn write(

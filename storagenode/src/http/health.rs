@@ -1,4 +1,4 @@
-//! `/healthz` for those who start it, `/metrics` for those who watch it.
+//! `/healthz` for those who start it, `/metrics` for those who watch it, `/v1/local` for those on its host.
 
 use crate::node::Node;
 use actix_web::{HttpResponse, web};
@@ -12,6 +12,16 @@ pub async fn healthz(node: web::Data<Node>) -> Result<HttpResponse, HttpError> {
         return Err(HttpError::new(ErrorCode::Unavailable, "not registered with the master yet"));
     }
     Ok(HttpResponse::Ok().content_type("text/plain").body("ok"))
+}
+
+/// `GET /v1/local`: where readers on this host can ask for descriptors.
+pub async fn local(node: web::Data<Node>) -> Result<HttpResponse, HttpError> {
+    match &node.local {
+        Some(socket) => Ok(HttpResponse::Ok().json(socket)),
+        None => {
+            Err(HttpError::new(ErrorCode::NotSupported, "this node has no socket for readers on its host"))
+        }
+    }
 }
 
 /// `GET /metrics`, in the text format of Prometheus.

@@ -14,6 +14,7 @@ mod volumes;
 use crate::node::Node;
 use actix_web::dev::{Server, Service};
 use actix_web::{App, HttpServer, web};
+use dfs_proto::local::LOCAL_PATH;
 use dfs_service::http::{json_config, no_such_path, path_config, query_config};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -69,6 +70,7 @@ pub fn server(node: Arc<Node>, listener: TcpListener, workers: usize) -> std::io
 fn routes(config: &mut web::ServiceConfig) {
     config
         .route("/healthz", web::get().to(health::healthz))
+        .route(LOCAL_PATH, web::get().to(health::local))
         .route("/metrics", web::get().to(health::metrics))
         .route("/v1/blobs/delete", web::post().to(upkeep::delete))
         .service(

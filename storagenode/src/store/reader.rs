@@ -10,6 +10,7 @@ use bytes::Bytes;
 use dfs_proto::blob::VerifyReply;
 use dfs_proto::{BlobId, BlobKey, CHUNK_BYTES, Seq, VolumeId};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A record that is replaced or moved while it is read is looked for again so often.
 const READ_TRIES: usize = 3;
@@ -82,6 +83,15 @@ impl BlobStore {
     /// The header of a blob's record.
     pub fn header(&self, id: BlobId) -> Result<Header, StoreError> {
         self.verified(id, |segment, slot| read_header(segment, id, slot))
+    }
+
+    /// The header of a blob's record, where in its segment the payload begins, and the segment.
+    pub fn place(&self, id: BlobId) -> Result<(Header, u64, Arc<Segment>), StoreError> {
+        self.verified(id, |segment, slot| {
+            let header = read_header(segment, id, slot)?;
+            let at = u64::from(slot.at.offset) + header.encoded_bytes() as u64;
+            Ok((header, at, segment.clone()))
+        })
     }
 
     /// Reads a blob and verifies everything about it, MD5 included.
@@ -195,7 +205,7 @@ impl BlobStore {
     fn verified<T>(
         &self,
         id: BlobId,
-        mut read: impl FnMut(&Segment, &Slot) -> Result<T, ReadError>,
+        mut read: impl FnMut(&Arc<Segment>, &Slot) -> Result<T, ReadError>,
     ) -> Result<T, StoreError> {
         for _ in 0..READ_TRIES {
             let slot = self.find(id)?;

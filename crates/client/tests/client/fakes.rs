@@ -7,6 +7,7 @@ use dfs_client::{Blobs, BlobsConfig, ClientError, FetchedBlob, MetaClient, NodeC
 use dfs_proto::blob::{
     CheckReply, CopyStatus, DeleteReply, PullReply, PullRequest, VerifyReply, VerifyRequest, chunks_of,
 };
+use dfs_proto::local::LocalSocket;
 use dfs_proto::meta::{
     ClusterOp, Commit, Committed, CopyProblem, ExtentPage, Members, Opened, ReadOp, WriteOp,
 };
@@ -63,6 +64,8 @@ pub struct Nodes {
     pub most_running: AtomicUsize,
     /// Each request takes so long.
     pub delay_ms: AtomicU64,
+    /// Where nodes listen for readers on their host.
+    pub sockets: Mutex<HashMap<u64, LocalSocket>>,
 }
 
 pub fn url(node: u64) -> String {
@@ -166,6 +169,11 @@ impl NodeClient for Nodes {
         let stored = Stored { data: put.data, md5: put.md5, seq };
         assert!(self.blobs.lock().insert((node, blob), stored).is_none(), "key of {blob} used twice");
         Ok(PutAck { node: NodeId(node), seq, synced: put.sync })
+    }
+
+    async fn local_socket(&self, node_url: &str) -> Result<LocalSocket, ClientError> {
+        let socket = self.sockets.lock().get(&number(node_url)).cloned();
+        socket.ok_or_else(|| ClientError::local(ErrorCode::NotFound, "no socket"))
     }
 
     async fn get(&self, node_url: &str, blob: BlobId) -> Result<FetchedBlob, ClientError> {

@@ -6,6 +6,7 @@
 mod blobs;
 mod fakes;
 mod files;
+mod local;
 mod nodes;
 mod server;
 mod session;

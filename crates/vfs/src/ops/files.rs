@@ -1,6 +1,6 @@
 //! Files: create, open, read, write, flush, fsync, release.
 
-use super::{Caller, OpenFlags, OpenedFile, ReadData};
+use super::{Caller, OpenFlags, OpenedFile};
 use crate::VfsError;
 use crate::file::{File, Origin};
 use crate::handle::{Fh, FileHandle};
@@ -59,6 +59,7 @@ impl Vfs {
             executed: flags.execute,
             diverted_from,
             pattern: Default::default(),
+            window: Default::default(),
         });
         OpenedFile { fh, keep_pages, direct }
     }
@@ -190,18 +191,6 @@ impl Vfs {
         };
         let file = self.make_here(create).await?;
         Ok(self.handle_for(file, flags, Some((ino, caller.pid))))
-    }
-
-    /// Up to `size` bytes from `offset` on; fewer at the end of the file only.
-    pub async fn read(&self, fh: Fh, offset: u64, size: u32) -> Result<ReadData, VfsError> {
-        let handle = self.handles.file(fh)?;
-        if !handle.readable {
-            return Err(VfsError::BadHandle(fh));
-        }
-        self.check_locks(&mut handle.file.lock(), fh)?;
-        let data = self.read_file(&handle, offset, size).await?;
-        self.note_read(&handle);
-        Ok(data)
     }
 
     /// Stages `data` if that needs no waiting; `None` when it does, and then nothing has happened. `mapped`

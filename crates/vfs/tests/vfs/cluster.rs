@@ -8,8 +8,8 @@ use dfs_metastore::{Durability, Store, StoreError};
 use dfs_namespace::{OpError, WriteContext};
 use dfs_proto::meta::{ClusterOp, InodeRange, ReadOp, Space, VolumeReach, WriteOp};
 use dfs_proto::{
-    BlobId, BlobKey, BlobOrigin, BlobRef, ErrorCode, Event, EventCursor, Ino, Md5, MetaOp, MetaReply, Seq,
-    SessionId, Timestamp, VolumeId, VolumeInfo, WireError,
+    BlobId, BlobKey, BlobOrigin, BlobRef, CHUNK_BYTES, ErrorCode, Event, EventCursor, Ino, Md5, MetaOp,
+    MetaReply, Seq, SessionId, Timestamp, VolumeId, VolumeInfo, WireError,
 };
 use dfs_vfs::{Caller, OpenFlags, Vfs, VfsConfig};
 use std::collections::{HashMap, VecDeque};
@@ -65,6 +65,8 @@ pub struct Cluster {
     meanwhile: Mutex<Option<(&'static str, Happens)>>,
     /// Whole blobs fetched so far.
     pub gets: AtomicUsize,
+    /// Bytes that nodes were asked for so far; ranges are served in whole chunks.
+    pub asked_bytes: AtomicU64,
     /// Bytes that the cluster can still take.
     pub free_bytes: AtomicU64,
     /// By how much the master's clock is ahead of that of the mounts, s.
@@ -93,6 +95,7 @@ impl Cluster {
             calls: Mutex::default(),
             meanwhile: Mutex::default(),
             gets: AtomicUsize::new(0),
+            asked_bytes: AtomicU64::new(0),
             free_bytes: AtomicU64::new(FREE_BYTES),
             clock_ahead_s: AtomicI64::new(0),
             failing_puts: AtomicUsize::new(0),
@@ -365,10 +368,15 @@ impl DataClient for Data {
     async fn get(&self, blob: &BlobRef) -> Result<Bytes, ClientError> {
         tokio::task::yield_now().await;
         self.cluster.gets.fetch_add(1, Ordering::SeqCst);
+        self.cluster.asked_bytes.fetch_add(blob.length.into(), Ordering::SeqCst);
         Ok(self.cluster.blobs.lock().unwrap()[&blob.id].clone())
     }
 
     async fn get_range(&self, blob: &BlobRef, start: u32, length: u32) -> Result<Bytes, ClientError> {
+        tokio::task::yield_now().await;
+        let chunk = CHUNK_BYTES as u32;
+        let asked = (start + length).next_multiple_of(chunk).min(blob.length) - start / chunk * chunk;
+        self.cluster.asked_bytes.fetch_add(asked.into(), Ordering::SeqCst);
         let range = start as usize..(start + length) as usize;
         Ok(self.cluster.blobs.lock().unwrap()[&blob.id].slice(range))
     }

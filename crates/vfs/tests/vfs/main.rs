@@ -11,6 +11,7 @@ mod modes;
 mod posix;
 mod publishing;
 mod ranges;
+mod reading;
 mod regressions;
 mod times;
 mod unnamed;
