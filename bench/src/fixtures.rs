@@ -48,14 +48,16 @@ impl Fixtures {
         Ok(fixtures)
     }
 
-    /// What git needs so that nothing of the user's settings matters.
+    /// What git needs so that nothing of the user's settings matters, and nothing goes on behind its back.
     pub fn git_environment() -> Vec<(String, String)> {
         let pairs = [
             ("GIT_CONFIG_GLOBAL", "/dev/null"),
             ("GIT_CONFIG_NOSYSTEM", "1"),
-            ("GIT_CONFIG_COUNT", "1"),
+            ("GIT_CONFIG_COUNT", "2"),
             ("GIT_CONFIG_KEY_0", "safe.directory"),
             ("GIT_CONFIG_VALUE_0", "*"),
+            ("GIT_CONFIG_KEY_1", "maintenance.auto"),
+            ("GIT_CONFIG_VALUE_1", "false"),
         ];
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
     }

@@ -22,7 +22,7 @@ mod steps;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use fixtures::Fixtures;
-use place::{Kind, Wanted};
+use place::{Kind, Manner, Wanted};
 use results::{Group, Session, Sizes};
 use std::path::{Path, PathBuf};
 use std::process::Command as Program;
@@ -164,7 +164,7 @@ fn measure(options: Options, groups: &[Group]) -> anyhow::Result<()> {
         places: options.places,
         rounds: options.rounds,
         base: base.path().to_owned(),
-        programs,
+        manner: Manner { programs, is_hurried: options.quick },
         json: options.json,
     };
     for group in groups {

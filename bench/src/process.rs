@@ -92,6 +92,7 @@ impl Server {
         let log = folder.join(format!("{name}.log"));
         let open = || File::options().create(true).append(true).open(&log);
         command.stdin(Stdio::null()).stdout(open()?).stderr(open()?).process_group(0);
+        heed_signals(&mut command);
         // SAFETY: prctl(2) is async-signal-safe and touches nothing of the parent's memory.
         unsafe {
             command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
@@ -131,6 +132,22 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// The signals that this process takes in a thread of its own are blocked in all others, and a child would inherit
+/// that: it could not be asked to end.
+fn heed_signals(command: &mut Command) {
+    // SAFETY: both calls are async-signal-safe; the set is on the child's own stack.
+    unsafe {
+        command.pre_exec(|| {
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut none);
+            match libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
     }
 }
 
@@ -176,6 +193,7 @@ pub(crate) fn bounded(
     // Files, not pipes: nobody reads while the program runs.
     let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(err.try_clone()?).process_group(0);
+    heed_signals(&mut command);
     let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     let end = Instant::now() + limit;
     let status = loop {

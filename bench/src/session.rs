@@ -5,7 +5,7 @@
 //! two runs everything that is left of the first is waited for: copies, and pages on their way to the disk.
 
 use crate::job::{Done, Job};
-use crate::place::{self, Place, Processes, Wanted};
+use crate::place::{self, Manner, Place, Processes, Wanted};
 use crate::process::{self, Bounded, bounded, command};
 use crate::results::{Group, Measured, Outcome, PlaceInfo, Run, Session};
 use crate::steps::Step;
@@ -25,8 +25,7 @@ pub(crate) struct Plan {
     pub rounds: usize,
     /// Folder for everything.
     pub base: PathBuf,
-    /// Programs of this system, where a place does not name others.
-    pub programs: PathBuf,
+    pub manner: Manner,
     /// Where the results are kept, after each step.
     pub json: Option<PathBuf>,
 }
@@ -53,7 +52,7 @@ pub(crate) fn run(plan: &Plan, group: Group, steps: &[Step], session: &mut Sessi
             for contender in &mut contenders {
                 let (label, id) = (contender.label.clone(), &step.info.id);
                 progress(&format!("round {} of {}: {id} at {label}", round + 1, plan.rounds));
-                let outcome = attempt(contender, step, &plan.base)?;
+                let outcome = attempt(contender, step, plan)?;
                 progress("");
                 eprintln!("{id:<20} {label:<14} {}", shown(&outcome, step));
                 session.runs.push(Run { step: id.clone(), place: label, round, outcome });
@@ -98,7 +97,7 @@ fn start_all(plan: &Plan, folder: &Path, session: &mut Session) -> anyhow::Resul
         progress(&format!("starting {}", wanted.label));
         let own = folder.join(format!("p{i}"));
         std::fs::create_dir_all(&own)?;
-        let place = match place::start(wanted, &plan.programs, &own) {
+        let place = match place::start(wanted, &plan.manner, &own) {
             Ok(place) => place,
             Err(e) if wanted.kind == place::Kind::Dfs || process::interrupted() => {
                 return Err(e.context(format!("{} cannot be started", wanted.label)));
@@ -124,14 +123,14 @@ fn start_all(plan: &Plan, folder: &Path, session: &mut Session) -> anyhow::Resul
 }
 
 /// Does `step`, whatever comes of it; an error only when somebody wants the benchmark to end.
-fn attempt(contender: &mut Contender, step: &Step, base: &Path) -> anyhow::Result<Outcome> {
+fn attempt(contender: &mut Contender, step: &Step, plan: &Plan) -> anyhow::Result<Outcome> {
     process::go_on()?;
     if let Some(needed) = step.needs.filter(|needed| contender.undone.contains(*needed)) {
         contender.undone.insert(step.info.id.clone());
         return Ok(Outcome::Failed(format!("{needed} was not done")));
     }
     let outcome =
-        measure(contender.place.as_mut(), step, base).unwrap_or_else(|e| Outcome::Failed(format!("{e:#}")));
+        measure(contender.place.as_mut(), step, plan).unwrap_or_else(|e| Outcome::Failed(format!("{e:#}")));
     process::go_on()?;
     if !matches!(outcome, Outcome::Measured(_)) {
         contender.undone.insert(step.info.id.clone());
@@ -140,13 +139,13 @@ fn attempt(contender: &mut Contender, step: &Step, base: &Path) -> anyhow::Resul
     Ok(outcome)
 }
 
-fn measure(place: &mut dyn Place, step: &Step, base: &Path) -> anyhow::Result<Outcome> {
+fn measure(place: &mut dyn Place, step: &Step, plan: &Plan) -> anyhow::Result<Outcome> {
     if let Some(job) = &step.before {
         if in_a_process(job, place.dir(), step.limit)?.is_none() {
             bail!("its preparation took longer than {:?}", step.limit);
         }
         place.settle()?;
-        sync(base)?;
+        sync(plan)?;
     }
     if step.is_cold {
         place.make_cold()?;
@@ -168,15 +167,18 @@ fn measure(place: &mut dyn Place, step: &Step, base: &Path) -> anyhow::Result<Ou
     let peak = |pids: &[u32]| {
         pids.iter().map(|pid| process::peak_memory(*pid)).max().unwrap_or(0) as f64 / f64::from(1 << 20)
     };
-    sync(base)?;
+    if step.job.writes_data() || !step.rubbish.is_empty() {
+        sync(plan)?;
+    }
     Ok(Outcome::Measured(Measured {
         amount: done.amount,
         bytes: done.bytes,
         seconds: done.seconds,
         cpu_application_s: done.cpu_s,
-        cpu_client_s: after.client - before.client,
-        cpu_servers_s: after.servers - before.servers,
-        cpu_after_s: settled.client + settled.servers - after.client - after.servers,
+        // A process that ended meanwhile takes its seconds with it.
+        cpu_client_s: (after.client - before.client).max(0.0),
+        cpu_servers_s: (after.servers - before.servers).max(0.0),
+        cpu_after_s: (settled.client + settled.servers - after.client - after.servers).max(0.0),
         peak_client_mib: peak(&processes.client),
         peak_server_mib: peak(&processes.servers),
         latencies: done.latencies,
@@ -224,8 +226,11 @@ fn remove(dir: &Path, names: &[String]) {
 }
 
 /// Waits until the disk has everything that was written to its file system.
-fn sync(base: &Path) -> anyhow::Result<()> {
-    let folder = std::fs::File::open(base)?;
+fn sync(plan: &Plan) -> anyhow::Result<()> {
+    if plan.manner.is_hurried {
+        return Ok(());
+    }
+    let folder = std::fs::File::open(&plan.base)?;
     // SAFETY: the descriptor is open for the call.
     let synced = unsafe { libc::syncfs(folder.as_raw_fd()) };
     anyhow::ensure!(synced == 0, "syncfs: {}", std::io::Error::last_os_error());

@@ -25,6 +25,8 @@ const SETTLE_LOOK: Duration = Duration::from_millis(400);
 pub(crate) struct Dfs {
     bin: PathBuf,
     flags: Vec<String>,
+    /// How often in a row the master has to say that all copies are made.
+    settled_looks: usize,
     folder: PathBuf,
     dir: PathBuf,
     master_address: String,
@@ -34,10 +36,11 @@ pub(crate) struct Dfs {
 }
 
 impl Dfs {
-    pub fn start(bin: &Path, flags: &[String], folder: &Path) -> anyhow::Result<Dfs> {
+    pub fn start(bin: &Path, flags: &[String], is_hurried: bool, folder: &Path) -> anyhow::Result<Dfs> {
         let mut dfs = Dfs {
             bin: bin.to_owned(),
             flags: flags.to_vec(),
+            settled_looks: if is_hurried { 1 } else { SETTLED_LOOKS },
             folder: folder.to_owned(),
             dir: subfolder(folder, "mnt")?,
             master_address: String::new(),
@@ -138,10 +141,10 @@ impl Place for Dfs {
             let replication = &status["replication"];
             let is_quiet = replication["volumes_behind"] == 0 && replication["orders_queued"] == 0;
             quiet = if is_quiet { quiet + 1 } else { 0 };
-            if quiet < SETTLED_LOOKS {
+            if quiet < self.settled_looks {
                 std::thread::sleep(SETTLE_LOOK);
             }
-            Ok(quiet >= SETTLED_LOOKS)
+            Ok(quiet >= self.settled_looks)
         })
     }
 

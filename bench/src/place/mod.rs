@@ -94,12 +94,21 @@ impl std::str::FromStr for Wanted {
     }
 }
 
+/// How all places are run.
+#[derive(Clone, Debug)]
+pub(crate) struct Manner {
+    /// Programs of this system, where a place does not name others.
+    pub programs: PathBuf,
+    /// Nothing is measured: what is left in the background need not be waited for with care.
+    pub is_hurried: bool,
+}
+
 /// Starts a place with everything that it keeps in `folder`, which is there and empty.
-pub(crate) fn start(wanted: &Wanted, programs: &Path, folder: &Path) -> anyhow::Result<Box<dyn Place>> {
+pub(crate) fn start(wanted: &Wanted, manner: &Manner, folder: &Path) -> anyhow::Result<Box<dyn Place>> {
     Ok(match wanted.kind {
         Kind::Dfs => {
-            let bin = wanted.bin.as_deref().unwrap_or(programs);
-            Box::new(dfs::Dfs::start(bin, &wanted.flags, folder)?)
+            let bin = wanted.bin.as_deref().unwrap_or(&manner.programs);
+            Box::new(dfs::Dfs::start(bin, &wanted.flags, manner.is_hurried, folder)?)
         }
         Kind::Disk => Box::new(disk::Disk::start(folder)?),
         Kind::Gluster => Box::new(gluster::Gluster::start(folder)?),

@@ -147,5 +147,9 @@ impl Place for MooseFs {
 impl Drop for MooseFs {
     fn drop(&mut self) {
         take_down(&self.dir, &mut self.client);
+        let helpers: Vec<u32> =
+            self.servers.iter().flat_map(|server| process::descendants(server.pid())).collect();
+        self.servers.clear();
+        process::end_all(&helpers);
     }
 }

@@ -14,7 +14,7 @@ enum Target {
 /// Most memory that any program may have had, MiB.
 const PEAK_MIB: f64 = 300.0;
 
-const TARGETS: [(&str, Target); 21] = [
+const TARGETS: [(&str, Target); 20] = [
     ("write-1m", Target::Times(3.0, "gluster")),
     ("write-1m", Target::Times(0.6, "passthrough")),
     ("read-cold", Target::Times(2.5, "gluster")),
@@ -36,7 +36,6 @@ const TARGETS: [(&str, Target); 21] = [
     // With --writeback, at a place that was asked for as `writeback:dfs+writeback`.
     ("create", Target::Times(50.0, "gluster")),
     ("untar", Target::Times(0.25, "disk")),
-    ("create", Target::Times(15.0, "moosefs")),
 ];
 
 /// The label of a place of this system that acknowledges before it has published.

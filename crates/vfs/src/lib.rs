@@ -32,7 +32,7 @@ mod ops;
 mod pattern;
 mod pins;
 mod publish;
-mod range_map;
+pub mod range_map;
 mod read;
 mod readahead;
 mod staging;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 /// Where the bytes of a range are.
-pub(crate) trait Source: Clone {
+pub trait Source: Clone {
     /// The same source, `bytes` further on.
     fn advanced(&self, bytes: u64) -> Self;
     /// Whether `next` goes on where this source ends after `length` bytes.
@@ -13,20 +13,25 @@ pub(crate) trait Source: Clone {
 
 /// `length` bytes from `offset` on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Piece<S> {
+pub struct Piece<S> {
+    /// Where it begins in the file, bytes.
     pub offset: u64,
+    /// Bytes.
     pub length: u64,
+    /// Where its bytes are.
     pub source: S,
 }
 
 impl<S> Piece<S> {
+    /// Where it ends in the file, bytes.
     pub fn end(&self) -> u64 {
         self.offset + self.length
     }
 }
 
+/// See the module.
 #[derive(Clone, Debug)]
-pub(crate) struct RangeMap<S> {
+pub struct RangeMap<S> {
     pieces: BTreeMap<u64, (u64, S)>,
 }
 
@@ -37,6 +42,7 @@ impl<S> Default for RangeMap<S> {
 }
 
 impl<S: Source> RangeMap<S> {
+    /// Whether there is no piece.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
