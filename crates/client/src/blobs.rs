@@ -3,6 +3,7 @@
 
 use crate::grants::GrantPool;
 use crate::health::Health;
+use crate::lateness::Lateness;
 use crate::local::Local;
 use crate::placement::Placement;
 use crate::{ClientError, DataClient, MetaClient, NodeClient, ask, durable, reader, writer};
@@ -30,8 +31,9 @@ pub struct BlobsConfig {
     pub put_try: Duration,
     /// One try to fetch a blob from one copy.
     pub get_try: Duration,
-    /// When a copy has not come after this, the next one is asked as well, and whichever verifies first
-    /// counts.
+    /// When a copy has not come after this, the next one is asked as well, whichever verifies first counts, and
+    /// the node is asked last for a while. As soon as it is known how long requests usually take, the next copy
+    /// is asked earlier, for a few of a hundred.
     pub hedge_delay: Duration,
     /// While no copy can be reached (as opposed to: is bad), go on for this long.
     pub get_patience: Duration,
@@ -73,6 +75,8 @@ pub(crate) struct Inner {
     pub grants: Arc<GrantPool>,
     pub health: Health,
     pub local: Local,
+    /// How long whole blobs took to come, and ranges.
+    pub lateness: [Lateness; 2],
     reports: Arc<Semaphore>,
 }
 
@@ -84,6 +88,7 @@ impl Blobs {
             meta,
             nodes,
             local: Local::new(config.local_reads),
+            lateness: Default::default(),
             config,
             placement: Placement::default(),
             health: Health::default(),

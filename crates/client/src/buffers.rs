@@ -12,8 +12,9 @@ const BYTES_MIN: usize = 64 << 10;
 /// Sizes that are kept: powers of two from [`BYTES_MIN`] to the size of the largest blob.
 const SIZES: usize = 7;
 
-/// Free memory that is kept of each size, bytes.
-const FREE_BYTES_MAX: usize = 16 << 20;
+/// Free memory that is kept of each size, bytes: the eight blobs that a reader has done with when the next eight are
+/// fetched.
+const FREE_BYTES_MAX: usize = 32 << 20;
 
 static POOL: Pool = Pool { free: [const { Mutex::new(Vec::new()) }; SIZES] };
 

@@ -15,9 +15,14 @@ const FULL_MS: u64 = 30_000;
 /// Nodes that are remembered.
 const NODES_MAX: usize = 4096;
 
+/// Requests in a row for which another node was faster, after which a node counts as failed.
+const OVERTAKEN_MAX: u32 = 3;
+
 /// Nodes that failed or were full a moment ago.
 #[derive(Default)]
 pub(crate) struct Health {
+    /// How often in a row a node was late and another one faster.
+    overtaken: Mutex<HashMap<NodeId, u32>>,
     failed: Mutex<HashMap<NodeId, Instant>>,
     full: Mutex<HashMap<NodeId, Instant>>,
 }
@@ -32,8 +37,28 @@ impl Health {
         note(&mut self.full.lock(), node, Duration::from_millis(FULL_MS));
     }
 
+    /// Notes that the node was late, and another one asked later was faster.
+    pub fn note_overtaken(&self, node: NodeId) {
+        let mut overtaken = self.overtaken.lock();
+        if overtaken.len() >= NODES_MAX {
+            overtaken.clear();
+        }
+        let times = overtaken.entry(node).or_default();
+        *times += 1;
+        if *times >= OVERTAKEN_MAX {
+            overtaken.remove(&node);
+            drop(overtaken);
+            self.note_failed(node);
+        }
+    }
+
     /// Notes that the node answered as it should.
     pub fn note_good(&self, node: NodeId) {
+        let mut overtaken = self.overtaken.lock();
+        if !overtaken.is_empty() {
+            overtaken.remove(&node);
+        }
+        drop(overtaken);
         let mut failed = self.failed.lock();
         if !failed.is_empty() {
             failed.remove(&node);
@@ -79,6 +104,12 @@ mod tests {
         assert!(health.has_failed(NodeId(1)));
         health.note_good(NodeId(1));
         assert!(!health.has_failed(NodeId(1)));
+        (1..OVERTAKEN_MAX).for_each(|_| health.note_overtaken(NodeId(3)));
+        health.note_good(NodeId(3));
+        health.note_overtaken(NodeId(3));
+        assert!(!health.has_failed(NodeId(3)), "it was good in between");
+        (1..OVERTAKEN_MAX).for_each(|_| health.note_overtaken(NodeId(3)));
+        assert!(health.has_failed(NodeId(3)));
         health.note_failed(NodeId(1));
         health.note_full(NodeId(2));
         tokio::time::advance(Duration::from_millis(FAILED_MS)).await;

@@ -17,6 +17,7 @@ pub mod files;
 mod grants;
 mod health;
 mod http;
+mod lateness;
 pub mod local;
 mod master;
 mod nodes;

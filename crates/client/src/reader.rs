@@ -4,18 +4,20 @@
 //! against the CRC32C of their chunks.
 
 use crate::blobs::{Inner, Tries, failed_at};
-use crate::checksum::{crc32c_chunks, md5_of_blob, off_worker};
+use crate::checksum::{announce, crc32c_chunks, md5_of_blob, off_worker};
 use crate::placement::replica_order;
 use crate::retry::{Backoff, passes_by_itself};
 use crate::{ClientError, FetchedBlob};
 use bytes::Bytes;
 use dfs_proto::meta::CopyProblem;
 use dfs_proto::node::CopyInfo;
-use dfs_proto::{BlobRef, CHUNK_BYTES, ErrorCode, VolumeInfo};
-use futures_util::StreamExt;
+use dfs_proto::{BlobRef, CHUNK_BYTES, ErrorCode, NodeId, VolumeInfo};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 const BACKOFF: Backoff = Backoff::of_ms(100, 1000);
@@ -152,31 +154,36 @@ async fn one_round(
     let order =
         replica_order(volume, blob.seq, has_failed, |n| inner.local.is_near(&n.url), &mut rand::rng());
     let mut waiting = order.into_iter();
-    let mut running = FuturesUnordered::new();
-    let mut latest = match waiting.next() {
-        Some(copy) => copy,
-        None => {
-            tries.add(format!("volume {} has no copies at all", volume.id));
-            return Err(false);
-        }
+    let Some(first) = waiting.next() else {
+        tries.add(format!("volume {} has no copies at all", volume.id));
+        return Err(false);
     };
-    running.push(try_copy(inner, latest.clone(), blob, part));
+    let lateness = &inner.lateness[usize::from(matches!(part, Part::Chunks(_)))];
+    lateness.note_begun();
+    let mut running = FuturesUnordered::new();
+    let mut latest = Asked::now(&first);
+    let mut late = Vec::new();
+    running.push(try_copy(inner, first, blob, part));
     let mut may_pass = false;
     loop {
-        let is_late = tokio::time::sleep(inner.config.hedge_delay);
+        let usual = lateness.late_after(inner.config.hedge_delay);
+        let is_late = tokio::time::sleep_until(latest.at + latest.patience(usual, inner.config.hedge_delay));
         tokio::select! {
             Some((copy, outcome)) = running.next() => match outcome {
-                Ok(data) => {
+                Ok((data, took)) => {
+                    lateness.note_took(took);
                     inner.health.note_good(copy.node.id);
+                    late.iter().filter(|n| **n != copy.node.id).for_each(|n| inner.health.note_overtaken(*n));
                     return Ok(data);
                 }
                 Err(bad) => {
                     may_pass |= bad.may_pass;
+                    late.retain(|node| *node != copy.node.id);
                     take_in(inner, blob, &copy, bad, tries);
                     match waiting.next() {
                         Some(next) => {
-                            latest = next;
-                            running.push(try_copy(inner, latest.clone(), blob, part));
+                            latest = Asked::now(&next);
+                            running.push(try_copy(inner, next, blob, part));
                         }
                         None if running.is_empty() => return Err(may_pass),
                         None => {}
@@ -184,15 +191,41 @@ async fn one_round(
                 }
             },
             () = is_late, if waiting.len() > 0 => {
-                // So that the next blobs are not late as well.
-                inner.health.note_failed(latest.node.id);
+                let is_hopeless = latest.at.elapsed() >= inner.config.hedge_delay;
+                if !is_hopeless && !lateness.may_go_again() {
+                    latest.waits_longer = true;
+                    continue;
+                }
+                if is_hopeless {
+                    // So that the next blobs are not late as well.
+                    inner.health.note_failed(latest.node);
+                }
                 if let Some(next) = waiting.next() {
-                    log::info!("blob {} is late from {}; asking {} too", blob.id, latest.node.name, next.node.name);
-                    latest = next;
-                    running.push(try_copy(inner, latest.clone(), blob, part));
+                    log::debug!("blob {} is late from node {}; asking {} too", blob.id, latest.node, next.node.name);
+                    late.push(latest.node);
+                    latest = Asked::now(&next);
+                    running.push(try_copy(inner, next, blob, part));
                 }
             }
         }
+    }
+}
+
+/// The copy that was asked last.
+struct Asked {
+    node: NodeId,
+    at: Instant,
+    /// Whether no other copy is asked before it is hopeless.
+    waits_longer: bool,
+}
+
+impl Asked {
+    fn now(copy: &CopyInfo) -> Asked {
+        Asked { node: copy.node.id, at: Instant::now(), waits_longer: false }
+    }
+
+    fn patience(&self, usual: Duration, longest: Duration) -> Duration {
+        if self.waits_longer { longest } else { usual }
     }
 }
 
@@ -213,8 +246,9 @@ async fn try_copy(
     copy: CopyInfo,
     blob: &BlobRef,
     part: &Part,
-) -> (CopyInfo, Result<Bytes, BadTry>) {
+) -> (CopyInfo, Result<(Bytes, Duration), BadTry>) {
     let limit = inner.config.get_try;
+    let begun = Instant::now();
     let attempt = async {
         let url = &copy.node.url;
         if let Some(data) = from_file(inner, url, blob, part).await {
@@ -234,18 +268,26 @@ async fn try_copy(
             may_pass: true,
         })
     });
-    (copy, outcome)
+    (copy, outcome.map(|data| (data, begun.elapsed())))
 }
 
 /// The verified bytes from a file of a node on this host. What is not right there is no news of the copy: the
 /// node is asked, and looks itself.
 async fn from_file(inner: &Inner, url: &str, blob: &BlobRef, part: &Part) -> Option<Bytes> {
-    let chunks = match part {
-        Part::Whole => None,
-        Part::Chunks(chunks) => Some(chunks.clone()),
+    let (chunks, announced) = match part {
+        Part::Whole => (None, announce(blob.length as usize)),
+        Part::Chunks(chunks) => (Some(chunks.clone()), None),
     };
     let fetched = inner.local.read(&*inner.nodes, url, blob.id, chunks).await?;
-    match verified(fetched, blob, part).await {
+    // Its first poll puts the blob among those that wait to be hashed.
+    let mut checking = pin!(verified(fetched, blob, part));
+    let at_once = checking.as_mut().now_or_never();
+    drop(announced);
+    let checked = match at_once {
+        Some(checked) => checked,
+        None => checking.await,
+    };
+    match checked {
         Ok(data) => Some(data),
         Err(bad) => {
             log::info!("blob {} is not where it was in a file of {url}: {}", blob.id, bad.reason);

@@ -121,6 +121,15 @@ impl Handles {
         self.files.lock().values().any(|handle| handle.executed && handle.file.ino == ino)
     }
 
+    /// Drops what was fetched ahead for readers that have not come for it. A window that is in use is none of them.
+    pub fn drop_idle_windows(&self) {
+        for handle in self.files.lock().values() {
+            if let Some(mut window) = handle.window.try_lock() {
+                window.clear_if_idle();
+            }
+        }
+    }
+
     pub fn remove_file(&self, fh: Fh) -> Option<Arc<FileHandle>> {
         self.files.lock().remove(&fh)
     }

@@ -13,11 +13,15 @@ use crate::pattern::Stream;
 use crate::range_map::Piece;
 use crate::vfs::Vfs;
 use bytes::Bytes;
+use dfs_proto::limits::BLOB_BYTES_MAX;
 use dfs_proto::{BlobRef, CHUNK_BYTES};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 /// What the room of all windows is counted in, bytes.
 const UNIT_BYTES: usize = CHUNK_BYTES;
@@ -28,6 +32,9 @@ const SIZE_MIN: usize = 2;
 /// How far behind the reader something may lie before it is dropped unread, bytes: requests overtake each other.
 const BEHIND_BYTES: u64 = 4 << 20;
 
+/// A window that nobody has read from for so long gives way to others that need its room.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// Scattered reads in a row after which a window is dropped.
 const MISSES_MAX: u32 = 4;
 
@@ -37,17 +44,35 @@ pub(crate) struct AheadRoom {
     bytes_max: usize,
     /// Windows that have something in them.
     windows: AtomicUsize,
+    /// When idle windows were looked for last. Held for a look.
+    looked_at: Mutex<Option<Instant>>,
 }
 
 impl AheadRoom {
     pub fn new(bytes_max: usize) -> AheadRoom {
         let units = Arc::new(Semaphore::new(bytes_max / UNIT_BYTES));
-        AheadRoom { units, bytes_max, windows: AtomicUsize::new(0) }
+        AheadRoom { units, bytes_max, windows: AtomicUsize::new(0), looked_at: Mutex::default() }
     }
 
     fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok()?;
         self.units.clone().try_acquire_many_owned(units).ok()
+    }
+
+    /// Whether there is none left for the largest blob.
+    fn is_short(&self) -> bool {
+        self.units.available_permits() * UNIT_BYTES < BLOB_BYTES_MAX
+    }
+
+    /// Whether it is time to look for idle windows.
+    fn may_look(&self) -> bool {
+        let now = Instant::now();
+        let mut looked_at = self.looked_at.lock();
+        let is_time = looked_at.is_none_or(|at| now.duration_since(at) >= IDLE / 2);
+        if is_time {
+            *looked_at = Some(now);
+        }
+        is_time
     }
 
     /// What one window may take so that the others get as much.
@@ -119,6 +144,7 @@ pub(crate) struct Window {
     /// How many it should hold.
     size: usize,
     misses: u32,
+    used_at: Option<Instant>,
     /// Counts the window among those that share the room.
     counted: Option<Arc<AheadRoom>>,
 }
@@ -146,6 +172,13 @@ impl Window {
         self.misses = 0;
         if let Some(room) = self.counted.take() {
             room.windows.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Drops what is in it if nobody has read from it lately.
+    pub fn clear_if_idle(&mut self) {
+        if self.used_at.is_some_and(|at| at.elapsed() >= IDLE) {
+            self.clear();
         }
     }
 
@@ -282,6 +315,7 @@ impl Vfs {
             return;
         }
         window.misses = 0;
+        window.used_at = Some(Instant::now());
         window.drop_behind(stream, offset, end);
         let size = window.size.max(SIZE_MIN);
         if window.left(stream, offset) > size / 2 {
@@ -301,6 +335,9 @@ impl Vfs {
         if window.counted.is_none() && !next.is_empty() {
             self.ahead_room.windows.fetch_add(1, Ordering::Relaxed);
             window.counted = Some(self.ahead_room.clone());
+        }
+        if self.ahead_room.is_short() && self.ahead_room.may_look() {
+            self.handles.drop_idle_windows();
         }
         let mut held: usize = window.aheads.iter().map(|ahead| ahead.wanted.length as usize).sum();
         let share = self.ahead_room.share();

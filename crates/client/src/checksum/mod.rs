@@ -53,6 +53,12 @@ pub(crate) async fn md5_of_blob(data: Bytes) -> Result<Md5, ClientError> {
     lanes::md5(data).await
 }
 
+/// A blob of `length` bytes that is being read and will be hashed by [`md5_of_blob`] in a moment; to be dropped
+/// after that was asked for.
+pub(crate) fn announce(length: usize) -> Option<lanes::Announced> {
+    (length > INLINE_BYTES_MAX).then(lanes::Announced::new)
+}
+
 /// Threads that hash at a time: more than there are processors only push each other aside.
 static HASHERS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));

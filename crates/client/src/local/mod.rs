@@ -37,10 +37,10 @@ const FILES_MAX: usize = 64;
 const NODES_MAX: usize = 1024;
 
 /// A node that has no short cut to offer is asked again after this.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A node on this host answers within this, unless it hangs.
-const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+const ANSWER_WITHIN: Duration = Duration::from_millis(1000);
 
 /// Reads up to this size are tried where the caller stands when the bytes are in the page cache: copying them
 /// takes less time than handing the work to another thread.

@@ -197,6 +197,52 @@ async fn a_copy_that_hangs_costs_one_hedge_delay_and_then_none() {
     }
 }
 
+/// A copy that is later than copies usually are is overtaken by another one, long before its node is given up.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_late_is_overtaken_by_another() {
+    let cluster = cluster(3);
+    let (blob, primary, other) = stored_twice(&cluster, 1000).await;
+    for _ in 0..100 {
+        cluster.blobs.get(&blob).await.unwrap();
+    }
+    cluster.nodes.take_calls();
+    cluster.nodes.set(primary, Fault::Slow(400));
+    let (mut overtaken, mut avoided) = (0, 0);
+    for _ in 0..40 {
+        let started = Instant::now();
+        assert_eq!(cluster.blobs.get(&blob).await.unwrap(), content(1000));
+        assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+        match &nodes_asked(&cluster)[..] {
+            asked if asked == [primary, other] => overtaken += 1,
+            asked => {
+                assert_eq!(asked, [other]);
+                avoided += 1;
+            }
+        }
+    }
+    assert_eq!(overtaken, 3, "then the node is asked last for a while");
+    assert_eq!(avoided, 37);
+}
+
+/// When all are slow, asking again helps nobody: few requests are made twice.
+#[tokio::test(start_paused = true)]
+async fn few_requests_are_made_again_because_all_are_slow() {
+    let cluster = cluster(3);
+    let (blob, primary, other) = stored_twice(&cluster, 1000).await;
+    for _ in 0..100 {
+        cluster.blobs.get(&blob).await.unwrap();
+    }
+    cluster.nodes.take_calls();
+    for node in [primary, other] {
+        cluster.nodes.set(node, Fault::Slow(300));
+    }
+    for _ in 0..400 {
+        cluster.blobs.get(&blob).await.unwrap();
+    }
+    let calls = nodes_asked(&cluster).len();
+    assert!(calls <= 400 + 400 / 20 + 10, "{calls} requests for 400 reads");
+}
+
 #[tokio::test(start_paused = true)]
 async fn get_waits_for_a_node_that_comes_back() {
     let mut cluster = cluster(1);

@@ -34,6 +34,8 @@ pub enum Fault {
     Away,
     /// Never answers.
     Hangs,
+    /// Answers after so many milliseconds.
+    Slow(u64),
     /// Sends one bit wrong.
     Flips,
     /// Sends all but the last byte.
@@ -125,6 +127,10 @@ impl Nodes {
                 Err(ClientError::Unreachable { server: url(node), reason: "connection refused".into() })
             }
             Some(Fault::Hangs) => std::future::pending().await,
+            Some(Fault::Slow(ms)) => {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                Ok(())
+            }
             Some(Fault::Flips | Fault::CutsShort) | None => Ok(()),
         };
         self.running.fetch_sub(1, Ordering::SeqCst);

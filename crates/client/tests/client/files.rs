@@ -1,16 +1,17 @@
 //! Whole files in and out.
 
-use crate::fakes::{Cluster, FILE, Fault, cluster, content};
+use crate::fakes::{Cluster, FILE, Fault, cluster, config, content};
 use crate::wait_for;
 use bytes::Bytes;
 use dfs_client::checksum::md5;
 use dfs_client::files::{BLOBS_IN_FLIGHT, OpenFile, Target, Uploaded, open, upload};
-use dfs_client::{ClientError, DataClient};
+use dfs_client::{Blobs, BlobsConfig, ClientError, DataClient};
 use dfs_proto::limits::BLOB_BYTES_MAX;
 use dfs_proto::meta::{Collision, CommitSize};
 use dfs_proto::{BlobOrigin, CollisionPolicy, ErrorCode, Extent, Ino, Name};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 fn target() -> Target {
     Target {
@@ -46,7 +47,12 @@ async fn read(file: &OpenFile, range: std::ops::Range<u64>) -> Result<Vec<u8>, C
 
 #[tokio::test]
 async fn what_is_uploaded_comes_back_from_any_range() {
-    let cluster = cluster(3);
+    let mut cluster = cluster(3);
+    // Megabytes are hashed by the real clock: no matter how long that takes on a busy machine.
+    let patient =
+        BlobsConfig { get_try: Duration::from_secs(60), put_try: Duration::from_secs(60), ..config() };
+    let patient = BlobsConfig { put_deadline: Duration::from_secs(120), ..patient };
+    cluster.blobs = Blobs::new(cluster.master.clone(), cluster.nodes.clone(), patient);
     let data = content(2 * BLOB_BYTES_MAX + 12_345);
     let length = data.len() as u64;
     let stored = store(&cluster, target(), data.clone()).await.unwrap();

@@ -171,3 +171,28 @@ async fn what_was_fetched_ahead_of_a_change_is_not_read_after_it() {
     }
     close(&vfs, fh).await.unwrap();
 }
+
+/// Memory that a reader does not come back for goes to those who read.
+#[tokio::test(start_paused = true)]
+async fn what_was_fetched_for_an_idle_reader_gives_way() {
+    let cluster = Cluster::new().await;
+    let config = VfsConfig { readahead_bytes_max: 4 * BLOB_BYTES_MAX, ..VfsConfig::default() };
+    let (vfs, idle, data) = opened(&cluster, 16 * BLOB, config).await;
+    for offset in (0..5 * BLOB).step_by(1 << 20) {
+        check(&vfs, idle, &data, offset, 1 << 20).await;
+        settle().await;
+    }
+    tokio::time::advance(std::time::Duration::from_secs(10)).await;
+    let ino = vfs.lookup(dfs_proto::Ino::ROOT, &crate::name("file")).await.unwrap().ino;
+    let other = vfs.open(CALLER, ino, READ).await.unwrap().fh;
+    let gets = cluster.gets.load(Ordering::SeqCst);
+    for offset in (0..data.len() as u64).step_by(1 << 20) {
+        check(&vfs, other, &data, offset, 1 << 20).await;
+        settle().await;
+    }
+    let fetched = cluster.gets.load(Ordering::SeqCst) - gets;
+    assert!(fetched >= 12, "only {fetched} blobs were fetched ahead");
+    for offset in (5 * BLOB..data.len() as u64).step_by(1 << 20) {
+        check(&vfs, idle, &data, offset, 1 << 20).await;
+    }
+}
