@@ -7,6 +7,7 @@
 mod adapter;
 mod convert;
 mod descriptors;
+mod direct;
 mod errno;
 mod kernel;
 mod mappings;

@@ -1,6 +1,7 @@
 //! The life of a mount.
 
 use crate::adapter::{Adapter, report_unsaved};
+use crate::direct;
 use crate::kernel::KernelNotes;
 use crate::predecessors;
 use crate::requests::Requests;
@@ -51,7 +52,7 @@ impl MountConfig {
         MountConfig {
             mountpoint: mountpoint.into(),
             master: master.into(),
-            vfs: VfsConfig::default(),
+            vfs: VfsConfig { direct_writers: true, ..VfsConfig::default() },
             deadline: Duration::from_secs(30),
             threads: 2,
             // SAFETY: geteuid has no preconditions and cannot fail.
@@ -84,7 +85,8 @@ pub async fn mount(config: MountConfig) -> anyhow::Result<Mounted> {
     let note = predecessors::succeed(&session).await;
     let blobs = BlobsConfig { local_reads: config.local_reads, ..BlobsConfig::default() };
     let data = Blobs::new(session.clone(), Arc::new(HttpNodes::new(config.deadline)?), blobs);
-    let vfs = Vfs::new(config.vfs.clone(), session.clone(), data);
+    let direct_writers = config.vfs.direct_writers && direct::is_coherent_here();
+    let vfs = Vfs::new(VfsConfig { direct_writers, ..config.vfs.clone() }, session.clone(), data);
     let background = {
         let adapter = Adapter {
             vfs: vfs.clone(),

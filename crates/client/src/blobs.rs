@@ -1,6 +1,7 @@
 //! Blobs in the cluster: [`Blobs`] puts together grants, placement, what was seen of nodes, and the requests
 //! to them. Writing is in `writer`, reading in `reader`, fsync in `durable`.
 
+use crate::checksum::Sums;
 use crate::grants::GrantPool;
 use crate::health::Health;
 use crate::lateness::Lateness;
@@ -101,6 +102,10 @@ impl Blobs {
 impl DataClient for Blobs {
     async fn put(&self, data: Bytes, origin: BlobOrigin) -> Result<BlobRef, ClientError> {
         writer::put(&self.0, data, origin).await
+    }
+
+    async fn put_summed(&self, data: Bytes, sums: Sums, origin: BlobOrigin) -> Result<BlobRef, ClientError> {
+        writer::put_summed(&self.0, data, sums, origin).await
     }
 
     async fn get(&self, blob: &BlobRef) -> Result<Bytes, ClientError> {

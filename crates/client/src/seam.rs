@@ -1,6 +1,7 @@
 //! The seams that the mount, the gateway and the command line are written against.
 
 use crate::ClientError;
+use crate::checksum::Sums;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_proto::meta::VolumeReach;
@@ -26,6 +27,9 @@ pub trait MetaClient: Send + Sync + 'static {
 pub trait DataClient: Send + Sync + 'static {
     /// Stores one blob of 1 to [`dfs_proto::limits::BLOB_BYTES_MAX`] bytes on a random primary.
     async fn put(&self, data: Bytes, origin: BlobOrigin) -> Result<BlobRef, ClientError>;
+
+    /// The same for a blob whose checksums are known: `sums` are those of `data`.
+    async fn put_summed(&self, data: Bytes, sums: Sums, origin: BlobOrigin) -> Result<BlobRef, ClientError>;
 
     /// The whole blob, verified against its MD5.
     async fn get(&self, blob: &BlobRef) -> Result<Bytes, ClientError>;

@@ -1,7 +1,7 @@
 //! Stores one blob: on a random primary, and on another one when that fails.
 
 use crate::blobs::{Inner, Tries, failed_at};
-use crate::checksum::{crc32c_chunks, md5_of_blob, off_worker};
+use crate::checksum::{Sums, sums_of};
 use crate::grants::Place;
 use crate::retry::Backoff;
 use crate::{ClientError, PutBlob};
@@ -51,11 +51,28 @@ fn verdict(code: ErrorCode) -> Verdict {
 }
 
 pub(crate) async fn put(inner: &Inner, data: Bytes, origin: BlobOrigin) -> Result<BlobRef, ClientError> {
+    check_length(&data)?;
+    let sums = sums_of(std::slice::from_ref(&data)).await?.into_iter().next();
+    let sums = sums.ok_or_else(|| ClientError::local(ErrorCode::Internal, "a checksum was lost"))?;
+    put_summed(inner, data, sums, origin).await
+}
+
+fn check_length(data: &[u8]) -> Result<(), ClientError> {
     if data.is_empty() || data.len() > BLOB_BYTES_MAX {
         let message = format!("a blob has 1 to {BLOB_BYTES_MAX} bytes, not {}", data.len());
         return Err(ClientError::local(ErrorCode::InvalidArgument, message));
     }
-    let (md5, crc32c) = tokio::try_join!(md5_of_blob(data.clone()), off_worker(data.clone(), crc32c_chunks))?;
+    Ok(())
+}
+
+pub(crate) async fn put_summed(
+    inner: &Inner,
+    data: Bytes,
+    sums: Sums,
+    origin: BlobOrigin,
+) -> Result<BlobRef, ClientError> {
+    check_length(&data)?;
+    let Sums { md5, crc32c } = sums;
     let deadline = Instant::now() + inner.config.put_deadline;
     Put { inner, data, md5, crc32c, origin, deadline, tried: Vec::new(), tries: Tries::default() }.run().await
 }

@@ -34,6 +34,9 @@ pub struct VfsConfig {
     pub kernel_ttl: Duration,
     /// When reads change access times.
     pub atime: AtimePolicy,
+    /// Whether handles that are opened for writing only go past the kernel's page cache. The kernel has to drop
+    /// what it has cached of a range after such a write as well as before.
+    pub direct_writers: bool,
 }
 
 impl Default for VfsConfig {
@@ -47,6 +50,7 @@ impl Default for VfsConfig {
             readahead_bytes_max: 20 * BLOB_BYTES_MAX,
             kernel_ttl: Duration::from_secs(1),
             atime: AtimePolicy::Relatime,
+            direct_writers: false,
         }
     }
 }

@@ -187,6 +187,7 @@ impl FileState {
             self.changes += 1;
             self.stale = true;
             self.accessed = None;
+            self.no_capability = false;
         }
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct FileHandle {
     pub no_atime: bool,
     /// The kernel runs the file.
     pub executed: bool,
+    /// Writes come past the kernel's page cache, and past what the kernel does for those that do not.
+    pub direct: bool,
     /// The inode that the application believes it has open, when its writes go to another file by the
     /// collision rule, with the process that opened it.
     pub diverted_from: Option<(Ino, u32)>,

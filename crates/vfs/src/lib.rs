@@ -22,6 +22,7 @@ mod clock;
 mod config;
 mod error;
 mod file;
+mod gather;
 mod handle;
 mod inode_numbers;
 mod invalidate;

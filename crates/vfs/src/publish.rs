@@ -22,7 +22,15 @@ impl Vfs {
     pub(crate) fn seal_tail(&self, file: &Arc<File>) {
         let sealed = file.lock().seal_tail();
         if let Some(sealed) = sealed {
-            self.start_upload(sealed);
+            self.upload_now(sealed);
+        }
+    }
+
+    /// Sends a file's open buffer off because it is full.
+    pub(crate) fn seal_full_tail(&self, file: &Arc<File>) {
+        let sealed = file.lock().seal_tail();
+        if let Some(sealed) = sealed {
+            self.upload_with_others(sealed);
         }
     }
 
@@ -46,20 +54,8 @@ impl Vfs {
                 };
                 layers.flat_map(failed).collect()
             };
-            uploads.into_iter().for_each(|upload| self.start_upload(upload));
+            uploads.into_iter().for_each(|upload| self.upload_now(upload));
         }
-    }
-
-    fn start_upload(&self, upload: Upload) {
-        let (data, uploads) = (self.data.clone(), self.uploads.clone());
-        tokio::spawn(async move {
-            let _slot = uploads.acquire_owned().await.expect("the semaphore is never closed");
-            let result = data.put(upload.bytes, upload.origin).await;
-            if let Err(e) = &result {
-                log::warn!("inode {}: {e}", upload.origin.ino);
-            }
-            upload.buffer.finish(result);
-        });
     }
 
     /// Publishes all changes made to the file so far. With `durable`, returns only when they, and all that
@@ -77,8 +73,10 @@ impl Vfs {
             let sealed = state.seal_tail();
             (state.take_dirty(), sealed)
         };
-        if let Some(sealed) = sealed {
-            self.start_upload(sealed);
+        match sealed {
+            Some(sealed) => self.upload_now(sealed),
+            // The last buffer was full, and waits for others that do not come.
+            None => drop(self.upload_waiting()),
         }
         match layer {
             Some(layer) => {
@@ -154,7 +152,7 @@ impl Vfs {
         for buffer in layer.buffers() {
             if let Some(bytes) = buffer.retry() {
                 let origin = layer.origin_of(&buffer, file.ino, version);
-                self.start_upload(Upload { buffer, bytes, origin });
+                self.upload_now(Upload { buffer, bytes, origin });
             }
         }
         for buffer in layer.buffers() {

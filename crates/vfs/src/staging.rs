@@ -4,6 +4,9 @@
 //! A file fills one buffer at a time, in the order of its writes, whatever their offsets: a sequential writer
 //! gets blobs that are runs of the file, a random writer gets its small writes packed together. The bytes of
 //! all buffers are counted against one budget, so memory is bounded over all files.
+//!
+//! Writers of large blocks get whole blocks of memory that are used again: fetching 4 MiB from the system for
+//! each blob and giving them back costs more than filling them, because every page comes by a fault.
 
 use bytes::Bytes;
 use dfs_client::ClientError;
@@ -15,17 +18,83 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::sync::{Notify, watch};
 
+/// Writes of this length and more are taken for those of a writer that fills a whole blob.
+const LARGE_WRITE_BYTES: usize = 64 << 10;
+
+/// Blocks that are kept for the next writer while nothing is staged.
+const BLOCKS_KEPT: usize = 2;
+
 /// Bytes staged over all files.
 #[derive(Debug)]
 pub(crate) struct Budget {
     used: AtomicUsize,
     max: usize,
     freed: Notify,
+    blocks: Mutex<Blocks>,
+}
+
+/// Memory of one blob each, used again and again. At most what the budget allows is made: who gets none has a
+/// buffer that grows, so open buffers with little in them do not add up.
+#[derive(Debug, Default)]
+struct Blocks {
+    free: Vec<Vec<u8>>,
+    /// Made and not given back to the system, free or not.
+    made: usize,
+}
+
+impl Blocks {
+    fn trim(&mut self) {
+        let surplus = self.free.len().saturating_sub(BLOCKS_KEPT);
+        self.free.truncate(BLOCKS_KEPT);
+        self.made -= surplus;
+    }
+}
+
+/// Bytes that are being filled, or have been.
+#[derive(Debug)]
+struct Filled {
+    bytes: Vec<u8>,
+    /// Where the memory goes back to, when it is a block.
+    home: Option<Arc<Budget>>,
+}
+
+impl AsRef<[u8]> for Filled {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        if let Some(home) = &self.home {
+            home.take_back(std::mem::take(&mut self.bytes));
+        }
+    }
 }
 
 impl Budget {
     pub fn new(max: usize) -> Arc<Budget> {
-        Arc::new(Budget { used: AtomicUsize::new(0), max, freed: Notify::new() })
+        Arc::new(Budget { used: AtomicUsize::new(0), max, freed: Notify::new(), blocks: Mutex::default() })
+    }
+
+    /// An empty block, unless all that there may be are in use.
+    fn block(&self) -> Option<Vec<u8>> {
+        let mut blocks = self.blocks.lock();
+        if let Some(free) = blocks.free.pop() {
+            return Some(free);
+        }
+        let may_make = blocks.made < self.max / BLOB_BYTES_MAX;
+        blocks.made += usize::from(may_make);
+        may_make.then(|| Vec::with_capacity(BLOB_BYTES_MAX))
+    }
+
+    fn take_back(&self, mut block: Vec<u8>) {
+        block.clear();
+        let mut blocks = self.blocks.lock();
+        blocks.free.push(block);
+        if self.used() == 0 {
+            blocks.trim();
+        }
     }
 
     /// Takes `bytes` if there is room.
@@ -38,7 +107,9 @@ impl Budget {
     }
 
     fn give_back(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::AcqRel);
+        if self.used.fetch_sub(bytes, Ordering::AcqRel) == bytes {
+            self.blocks.lock().trim();
+        }
         self.freed.notify_waiters();
     }
 
@@ -73,7 +144,7 @@ pub(crate) struct Buffer {
 }
 
 enum Content {
-    Open(Vec<u8>),
+    Open(Filled),
     Sealed(Bytes),
     /// Stored; the bytes are to be had from nodes.
     Gone,
@@ -82,7 +153,7 @@ enum Content {
 impl Buffer {
     pub fn new(budget: Arc<Budget>) -> Arc<Buffer> {
         Arc::new(Buffer {
-            content: Mutex::new(Content::Open(Vec::new())),
+            content: Mutex::new(Content::Open(Filled { bytes: Vec::new(), home: None })),
             progress: watch::Sender::new(Progress::Filling),
             budget,
         })
@@ -95,7 +166,7 @@ impl Buffer {
     /// Bytes that it still takes.
     pub fn room(&self) -> usize {
         match &*self.content.lock() {
-            Content::Open(bytes) => BLOB_BYTES_MAX - bytes.len(),
+            Content::Open(filled) => BLOB_BYTES_MAX - filled.bytes.len(),
             Content::Sealed(_) | Content::Gone => 0,
         }
     }
@@ -103,21 +174,36 @@ impl Buffer {
     /// Appends `data`, whose bytes have been taken from the budget; returns where it begins. `data` must fit.
     pub fn append(&self, data: &[u8]) -> u32 {
         let mut content = self.content.lock();
-        let Content::Open(bytes) = &mut *content else { unreachable!("only an open buffer is appended to") };
-        let at = bytes.len();
-        // A writer of large blocks will fill the buffer; one of small ones may never.
-        if bytes.capacity() < at + data.len() && data.len() >= 64 << 10 {
-            bytes.reserve_exact(BLOB_BYTES_MAX - at);
+        let Content::Open(filled) = &mut *content else { unreachable!("only an open buffer is appended to") };
+        let at = filled.bytes.len();
+        if filled.bytes.capacity() < at + data.len() {
+            self.enlarge(filled, data.len());
         }
-        bytes.extend_from_slice(data);
+        filled.bytes.extend_from_slice(data);
         at as u32
+    }
+
+    /// Makes room for `more` bytes. A writer of large blocks will fill the buffer; one of small ones may never.
+    fn enlarge(&self, filled: &mut Filled, more: usize) {
+        let at = filled.bytes.len();
+        let fills_it = more >= LARGE_WRITE_BYTES || at + more >= BLOB_BYTES_MAX / 4;
+        if !fills_it {
+            return;
+        }
+        match self.budget.block() {
+            Some(mut block) => {
+                block.extend_from_slice(&filled.bytes);
+                *filled = Filled { bytes: block, home: Some(self.budget.clone()) };
+            }
+            None => filled.bytes.reserve_exact(BLOB_BYTES_MAX - at),
+        }
     }
 
     /// Overwrites bytes in place; `false` when the buffer is sealed already.
     pub fn overwrite(&self, at: u32, data: &[u8]) -> bool {
         match &mut *self.content.lock() {
-            Content::Open(bytes) => {
-                bytes[at as usize..at as usize + data.len()].copy_from_slice(data);
+            Content::Open(filled) => {
+                filled.bytes[at as usize..at as usize + data.len()].copy_from_slice(data);
                 true
             }
             Content::Sealed(_) | Content::Gone => false,
@@ -128,7 +214,7 @@ impl Buffer {
     pub fn copy(&self, at: u32, length: usize) -> Option<Bytes> {
         let (at, end) = (at as usize, at as usize + length);
         match &*self.content.lock() {
-            Content::Open(bytes) => Some(Bytes::copy_from_slice(&bytes[at..end])),
+            Content::Open(filled) => Some(Bytes::copy_from_slice(&filled.bytes[at..end])),
             Content::Sealed(bytes) => Some(bytes.slice(at..end)),
             Content::Gone => None,
         }
@@ -137,8 +223,9 @@ impl Buffer {
     /// Ends the filling; returns the bytes to upload when there are any and nobody else does so.
     pub fn seal(&self) -> Option<Bytes> {
         let mut content = self.content.lock();
-        let Content::Open(bytes) = &mut *content else { return None };
-        let bytes = Bytes::from(std::mem::take(bytes));
+        let Content::Open(filled) = &mut *content else { return None };
+        let filled = std::mem::replace(filled, Filled { bytes: Vec::new(), home: None });
+        let bytes = Bytes::from_owner(filled);
         *content = Content::Sealed(bytes.clone());
         self.progress.send_replace(Progress::Uploading);
         (!bytes.is_empty()).then_some(bytes)
@@ -198,7 +285,7 @@ impl Buffer {
 
     fn release(&self, content: Content) {
         let bytes = match &content {
-            Content::Open(bytes) => bytes.len(),
+            Content::Open(filled) => filled.bytes.len(),
             Content::Sealed(bytes) => bytes.len(),
             Content::Gone => 0,
         };
@@ -287,6 +374,37 @@ mod tests {
         buffer.append(b"hello");
         drop(buffer);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn large_writers_share_a_bounded_number_of_blocks_and_few_are_kept() {
+        let budget = Budget::new(3 * BLOB_BYTES_MAX);
+        let large = vec![7; LARGE_WRITE_BYTES];
+        let write = |data: &[u8]| {
+            assert!(budget.try_take(data.len()));
+            let buffer = Buffer::new(budget.clone());
+            assert_eq!(buffer.append(data), 0);
+            buffer
+        };
+        let small = write(b"small");
+        assert_eq!(budget.blocks.lock().made, 0, "a small write takes no block");
+        let buffers: Vec<_> = (0..5).map(|_| write(&large)).collect();
+        assert_eq!(budget.blocks.lock().made, 3, "more would go over the budget");
+        let sealed: Vec<Bytes> = buffers.iter().map(|b| b.seal().unwrap()).collect();
+        assert!(sealed.iter().all(|bytes| *bytes == large), "with a block or without");
+        drop(buffers);
+        assert!(budget.blocks.lock().free.is_empty(), "the bytes are still held");
+        drop(sealed);
+        assert_eq!(budget.blocks.lock().free.len(), 3);
+        drop(small);
+        drop(write(&large));
+        let blocks = budget.blocks.lock();
+        assert_eq!(
+            (blocks.free.len(), blocks.made),
+            (BLOCKS_KEPT, BLOCKS_KEPT),
+            "nothing is staged any more"
+        );
+        assert!(blocks.free.iter().all(Vec::is_empty));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::cache::BlobCache;
 use crate::catch_up::Heard;
 use crate::clock::Clock;
 use crate::file::{File, FileState, Origin};
+use crate::gather::Gathering;
 use crate::handle::{FileHandle, Handles};
 use crate::inode_numbers::InodeNumbers;
 use crate::invalidate::KernelCaches;
@@ -30,6 +31,7 @@ pub struct Vfs {
     pub(crate) cache: Arc<BlobCache>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) open_buffers: OpenBuffers,
+    pub(crate) gathering: Gathering,
     pub(crate) uploads: Arc<Semaphore>,
     pub(crate) ahead_room: Arc<AheadRoom>,
     /// Files that are open or dirty.
@@ -56,6 +58,7 @@ impl Vfs {
             cache: Arc::new(BlobCache::new(config.cache_bytes_max, data.clone())),
             budget: Budget::new(config.staged_bytes_max),
             open_buffers: OpenBuffers::default(),
+            gathering: Gathering::default(),
             uploads: Arc::new(Semaphore::new(config.uploads_max)),
             ahead_room: Arc::new(AheadRoom::new(config.readahead_bytes_max)),
             files: Mutex::default(),

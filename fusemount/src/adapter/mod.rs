@@ -2,7 +2,8 @@
 //!
 //! Each request becomes a task, so a slow one holds up nobody. Only reads and writes are tried at once on the
 //! thread that took them from the kernel: the bytes of a write lie in its buffer, and staging them is one copy;
-//! those of a read often are at hand, and handing the request over would cost more than they do.
+//! those of a read often are at hand, and handing the request over would cost more than they do. So are the
+//! kernel's questions for attributes, which come with each write through its page cache.
 
 mod answer;
 mod init;
@@ -14,7 +15,7 @@ use crate::convert::{
 use crate::descriptors;
 use crate::errno::errno;
 use crate::requests::{Patience, Requests};
-use answer::{GENERATION, InTheWay, OpenedDirectory, Slot, Taken, Valued};
+use answer::{GENERATION, InTheWay, OpenedDirectory, Outcome, Slot, Taken, Valued};
 use bytes::Bytes;
 use dfs_client::Session;
 use dfs_proto::Name;
@@ -280,14 +281,19 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let mapped = flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let drops_set_id = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let handle = fh(handle);
         let _in_runtime = self.runtime.enter();
-        match self.vfs.try_write(fh(handle), offset, data, mapped) {
+        let has_privileges = self.vfs.has_privileges(handle, drops_set_id);
+        let tried = if has_privileges { None } else { self.vfs.try_write(handle, offset, data, mapped) };
+        match tried {
             Some(Ok(written)) => reply.written(written),
             Some(Err(e)) => reply.error(errno("write", &e)),
             None => {
                 let data = Bytes::copy_from_slice(data);
-                self.answer(request, Patience::Whole, "write", reply, |vfs| async move {
-                    vfs.write(fh(handle), offset, &data, mapped).await
+                self.answer(request, Patience::Whole, "write", reply, move |vfs| async move {
+                    vfs.drop_privileges(handle, drops_set_id).await?;
+                    vfs.write(handle, offset, &data, mapped).await
                 });
             }
         }
@@ -515,10 +521,14 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, request: &Request, inode: INodeNo, n: &OsStr, room: u32, reply: ReplyXattr) {
         let n = decode!(reply, xattr_name(n));
-        self.answer(request, Patience::Retried, "getxattr", reply, |vfs| async move {
-            let value = vfs.getxattr(ino(inode), n).await?;
-            Ok(Valued { room, value })
-        });
+        match self.vfs.try_getxattr(ino(inode), &n) {
+            Some(Ok(value)) => Valued { room, value }.send(&self.vfs, reply),
+            Some(Err(e)) => reply.error(errno("getxattr", &e)),
+            None => self.answer(request, Patience::Retried, "getxattr", reply, |vfs| async move {
+                let value = vfs.getxattr(ino(inode), n).await?;
+                Ok(Valued { room, value })
+            }),
+        }
     }
 
     fn listxattr(&self, request: &Request, inode: INodeNo, room: u32, reply: ReplyXattr) {

@@ -1,5 +1,6 @@
 //! Files: create, open, read, write, flush, fsync, release.
 
+use super::privileges::{may_keep_set_id, without_set_id};
 use super::{Caller, OpenFlags, OpenedFile};
 use crate::VfsError;
 use crate::file::{File, Origin};
@@ -7,8 +8,8 @@ use crate::handle::{Fh, FileHandle};
 use crate::publish::is_gone;
 use crate::staging::Buffer;
 use crate::vfs::Vfs;
-use dfs_proto::limits::{BLOB_BYTES_MAX, FILE_BYTES_MAX};
-use dfs_proto::meta::{AttrChanges, Collision, Create, ReadOp};
+use dfs_proto::limits::FILE_BYTES_MAX;
+use dfs_proto::meta::{Collision, Create, ReadOp};
 use dfs_proto::{CollisionPolicy, ErrorCode, FileKind, Ino, LockOwner, MetaReply, Name};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,19 +28,6 @@ enum Staged {
     Some(usize),
 }
 
-/// The mode of a file whose content `caller` changes: without privileges set-user-id goes, and set-group-id where
-/// the group may execute. Only root is taken to have CAP_FSETID; more is not known of who asks.
-fn without_set_id(caller: Caller, mode: u16) -> u16 {
-    const SET_UID: u16 = 0o4000;
-    const SET_GID_WITH_EXEC: u16 = 0o2010;
-    const SET_GID: u16 = 0o2000;
-    match mode {
-        _ if caller.uid == 0 => mode,
-        _ if mode & SET_GID_WITH_EXEC == SET_GID_WITH_EXEC => mode & !(SET_UID | SET_GID),
-        _ => mode & !SET_UID,
-    }
-}
-
 impl Vfs {
     pub(super) fn handle_for(
         &self,
@@ -48,8 +36,9 @@ impl Vfs {
         diverted_from: Option<(Ino, u32)>,
     ) -> OpenedFile {
         let version = file.lock().attr.version;
-        let direct = diverted_from.is_some();
-        let keep_pages = !direct && self.names.keep_pages(file.ino, version);
+        let keep_pages = diverted_from.is_none() && self.names.keep_pages(file.ino, version);
+        let only_writes = flags.write && !flags.read;
+        let direct = diverted_from.is_some() || (only_writes && self.config.direct_writers);
         let fh = self.handles.add_file(FileHandle {
             file,
             readable: flags.read,
@@ -57,6 +46,7 @@ impl Vfs {
             append: flags.append,
             no_atime: flags.no_atime,
             executed: flags.execute,
+            direct,
             diverted_from,
             pattern: Default::default(),
             window: Default::default(),
@@ -94,21 +84,11 @@ impl Vfs {
     /// O_TRUNC. Whoever changes content without privileges takes set-id bits away (inode(7)). The kernel sees to
     /// that itself, but for the truncation that it hands over with an open. A failure lets the file go.
     async fn empty(&self, caller: Caller, file: &Arc<File>) -> Result<(), VfsError> {
-        let mode = file.lock().attr.mode;
-        let left = without_set_id(caller, mode);
-        if left != mode {
-            let changes = AttrChanges { mode: Some(left), ..AttrChanges::default() };
-            let asked = self.names.ask();
-            match self.setattr_file(file, changes, true).await {
-                Ok(attr) => drop(self.tell_changed(attr, asked)),
-                Err(e) => {
-                    self.let_go(file);
-                    return Err(e);
-                }
-            }
-            if let Some(kernel) = self.kernel.get() {
-                kernel.drop_attributes(file.ino);
-            }
+        if !may_keep_set_id(caller)
+            && let Err(e) = self.drop_set_id(file).await
+        {
+            self.let_go(file);
+            return Err(e);
         }
         file.lock().truncate(0, self.clock.now());
         Ok(())
@@ -182,7 +162,7 @@ impl Vfs {
         let create = Create {
             parent: known.parent,
             name,
-            mode: without_set_id(caller, old.mode),
+            mode: if may_keep_set_id(caller) { old.mode } else { without_set_id(old.mode) },
             umask: 0,
             uid: caller.uid,
             gid: self.passed_on(known.parent).await?.gid.unwrap_or(caller.gid),
@@ -207,7 +187,7 @@ impl Vfs {
         if handle.append && handle.file.lock().stale {
             return None;
         }
-        if self.budget.used() + data.len() + BLOB_BYTES_MAX > self.config.staged_bytes_max {
+        if self.budget.used() + data.len() > self.config.staged_bytes_max {
             return None;
         }
         match self.stage(fh, &handle, offset, data, mapped) {
@@ -250,8 +230,12 @@ impl Vfs {
         }
     }
 
-    /// Starts uploads so that room comes free: this file's buffer or whichever has been open for longest.
+    /// Starts uploads so that room comes free: of what waits for others, or of this file's buffer or whichever has
+    /// been open for longest.
     fn send_off_oldest(&self) {
+        if self.makes_room() {
+            return;
+        }
         while let Some((ino, buffer)) = self.open_buffers.oldest() {
             let Some(file) = self.file(ino) else { continue };
             let is_tail = file.lock().tail.as_ref().is_some_and(|tail| Arc::ptr_eq(tail, &buffer));
@@ -288,7 +272,7 @@ impl Vfs {
             }
             if state.tail.as_ref().is_none_or(|tail| tail.room() == 0) {
                 drop(state);
-                self.seal_tail(file);
+                self.seal_full_tail(file);
                 state = file.lock();
                 if state.tail.is_none() {
                     let buffer = Buffer::new(self.budget.clone());
@@ -309,7 +293,7 @@ impl Vfs {
         let full = state.tail.as_ref().is_some_and(|tail| tail.room() == 0);
         drop(state);
         if full {
-            self.seal_tail(file);
+            self.seal_full_tail(file);
         }
         Ok(Staged::All)
     }

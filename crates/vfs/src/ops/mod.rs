@@ -6,6 +6,7 @@ mod directories;
 mod entries;
 mod files;
 mod locks;
+mod privileges;
 mod ranges;
 mod unnamed;
 mod xattrs;
@@ -82,8 +83,8 @@ pub struct OpenedFile {
     pub fh: Fh,
     /// Whether pages that the kernel has of the file are of its present content.
     pub keep_pages: bool,
-    /// Whether the kernel has to keep its page cache out of it: what is written here is not the content of
-    /// the inode that was opened.
+    /// Whether the kernel has to keep its page cache out of it: nothing is read through the handle, or what is
+    /// written here is not the content of the inode that was opened.
     pub direct: bool,
 }
 

@@ -12,7 +12,7 @@ use dfs_proto::{ErrorCode, Ino, MetaReply, XattrName};
 const STORED_AS: &[u8] = b"user.dfs.stored_as";
 
 /// The attribute that the kernel looks for before each write, to take a file's capabilities away.
-const CAPABILITY: &[u8] = b"security.capability";
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
 /// The attributes that the kernel asks for when it checks permissions.
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
@@ -22,35 +22,37 @@ fn is_acl(name: &XattrName) -> bool {
 }
 
 impl Vfs {
+    /// What [`Vfs::getxattr`] answers, if that is known without asking the master. The kernel asks for capabilities
+    /// before each write through its page cache.
+    pub fn try_getxattr(&self, ino: Ino, name: &XattrName) -> Option<Result<Bytes, VfsError>> {
+        if name.as_bytes() == STORED_AS {
+            let stored = self.names.stored_as(ino);
+            return Some(stored.map(|name| Bytes::copy_from_slice(name.as_bytes())).ok_or_else(no_attribute));
+        }
+        if is_acl(name) && self.known_to_pass_on(ino).is_some_and(|p| !p.has_acl) {
+            return Some(Err(no_attribute()));
+        }
+        let file = self.file(ino)?;
+        let state = file.lock();
+        // A file that exists here only has none yet.
+        let has_none = !matches!(state.origin, Origin::Published)
+            || (name.as_bytes() == CAPABILITY && state.no_capability && !state.stale);
+        has_none.then(|| Err(no_attribute()))
+    }
+
     /// Value of an attribute. `user.dfs.stored_as` tells the name under which this mount stored a file that
     /// could not have the one it was written to.
     pub async fn getxattr(&self, ino: Ino, name: impl Into<XattrName>) -> Result<Bytes, VfsError> {
         let name = name.into();
-        if name.as_bytes() == STORED_AS {
-            return match self.names.stored_as(ino) {
-                Some(stored) => Ok(Bytes::copy_from_slice(stored.as_bytes())),
-                None => Err(no_attribute()),
-            };
+        if let Some(known) = self.try_getxattr(ino, &name) {
+            return known;
         }
-        if is_acl(&name) && self.known_to_pass_on(ino).is_some_and(|p| !p.has_acl) {
-            return Err(no_attribute());
-        }
-        let file = self.file(ino);
-        let is_capability = name.as_bytes() == CAPABILITY;
-        if let Some(file) = &file {
-            // A file that exists here only has none yet.
-            let state = file.lock();
-            if !matches!(state.origin, Origin::Published)
-                || (is_capability && state.no_capability && !state.stale)
-            {
-                return Err(no_attribute());
-            }
-        }
+        let file = self.file(ino).filter(|_| name.as_bytes() == CAPABILITY);
         match self.read_op(ReadOp::GetXattr { ino, name }).await {
             Ok(MetaReply::Value(value)) => Ok(value),
             Ok(_) => Err(VfsError::OddAnswer("a getxattr")),
             Err(e) => {
-                if let Some(file) = file.filter(|_| is_capability && e.code() == ErrorCode::NoAttribute) {
+                if let Some(file) = file.filter(|_| e.code() == ErrorCode::NoAttribute) {
                     file.lock().no_capability = true;
                 }
                 Err(e)

@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dfs_client::checksum::{self, Sums};
 use dfs_client::{ClientError, DataClient, EventHandler, MetaClient};
 use dfs_metastore::{Durability, Store, StoreError};
 use dfs_namespace::{OpError, WriteContext};
@@ -352,7 +353,13 @@ struct Data {
 
 #[async_trait]
 impl DataClient for Data {
-    async fn put(&self, data: Bytes, _: BlobOrigin) -> Result<BlobRef, ClientError> {
+    async fn put(&self, data: Bytes, origin: BlobOrigin) -> Result<BlobRef, ClientError> {
+        let sums = checksum::sums_of(std::slice::from_ref(&data)).await?.remove(0);
+        self.put_summed(data, sums, origin).await
+    }
+
+    async fn put_summed(&self, data: Bytes, sums: Sums, _: BlobOrigin) -> Result<BlobRef, ClientError> {
+        assert_eq!(sums.crc32c, checksum::crc32c_chunks(&data), "the sums of another blob");
         tokio::task::yield_now().await;
         let failing = &self.cluster.failing_puts;
         if failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {

@@ -8,6 +8,7 @@ mod children;
 mod collisions;
 mod contents;
 mod creating;
+mod direct_writers;
 mod directories;
 mod faults;
 mod interrupts;
