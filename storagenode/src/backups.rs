@@ -184,7 +184,7 @@ mod tests {
         assert!(!backups.put(&name, 0, &content[..5_000]).unwrap());
         assert!(backups.put(&name, 5_000, &content[5_000..]).unwrap());
         assert!(backups.put(&name, 5_000, &content[5_000..]).unwrap(), "the last piece again");
-        assert_eq!(backups.list().unwrap(), [name.clone()]);
+        assert_eq!(backups.list().unwrap(), std::slice::from_ref(&name));
         assert_eq!(backups.read(&name, 0).unwrap(), content);
         assert_eq!(backups.read(&name, 9_990).unwrap(), content[9_990..]);
         assert_eq!(backups.put(&name, 9_999, b"12").unwrap_err().code, ErrorCode::InvalidArgument);

@@ -7,6 +7,7 @@
 pub mod backups;
 pub mod config;
 pub mod error;
+pub mod foreground;
 pub mod http;
 pub mod identity;
 pub mod index;

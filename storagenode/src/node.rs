@@ -2,6 +2,7 @@
 
 use crate::backups::Backups;
 use crate::error::StoreError;
+use crate::foreground::Foreground;
 use crate::memory::Memory;
 use crate::pull::Pulls;
 use crate::scrub::ScrubProgress;
@@ -63,6 +64,8 @@ pub struct Node {
     pub pulls: Pulls,
     /// How far the verification of everything is.
     pub scrub: ScrubProgress,
+    /// What clients are doing.
+    pub foreground: Foreground,
     /// What has been counted.
     pub metrics: RequestMetrics,
     /// Written by the registration only, read by every request; never held over an await.
@@ -107,6 +110,7 @@ impl Node {
             local: parts.local,
             pulls: Pulls::default(),
             scrub: ScrubProgress::default(),
+            foreground: Foreground::default(),
             metrics: RequestMetrics::default(),
             standing: RwLock::default(),
             _in_use: parts.in_use,

@@ -1,9 +1,11 @@
 //! Copying from other nodes: catching up with a volume's log, and repairing single records.
 //!
 //! Records keep the numbers that the primary gave them, and are verified before they are written. One pull
-//! of a volume runs at a time; a few volumes at once, which bounds memory.
+//! of a volume moves bytes at a time; a few volumes at once, which bounds memory. What nobody waits for stands
+//! back while clients are at work.
 
 use crate::error::StoreError;
+use crate::foreground::{LOOK_EVERY, Patience};
 use crate::node::{Node, blocking, cut_off};
 use crate::record::{Kind, ParseError, Record, header_bytes};
 use crate::store::{Append, Outcome, Payload};
@@ -59,10 +61,23 @@ impl Pulls {
 /// `at_least`; what the source answered; `corrupt` when what it sent cannot be verified.
 pub async fn pull(node: &Node, volume: VolumeId, request: &PullRequest) -> Result<PullReply, WireError> {
     let lock = node.pulls.volume(volume);
-    let _one_at_a_time = lock.lock().await;
     let (mut records, mut bytes) = (0, 0);
-    let mut reach = node.store.reach(volume);
-    while reach < request.at_least {
+    let mut patience = Patience::new(!request.sync);
+    loop {
+        let reach = node.store.reach(volume);
+        if reach >= request.at_least {
+            break;
+        }
+        // Before the lock: somebody whose fsync waits for the same volume must not wait for this.
+        if patience.stands_back(node.foreground.is_busy(), request.at_least.0 - reach.0) {
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        }
+        let _one_at_a_time = lock.lock().await;
+        let reach = node.store.reach(volume);
+        if reach >= request.at_least {
+            break;
+        }
         node.check_copy(volume)?;
         let (source_reach, appended, length) = fetch(node, volume, &request.source, reach).await?;
         let now = node.store.reach(volume);
@@ -77,12 +92,11 @@ pub async fn pull(node: &Node, volume: VolumeId, request: &PullRequest) -> Resul
             );
             return Err(WireError::new(ErrorCode::Unavailable, message));
         }
-        reach = now;
     }
     if request.sync {
         node.store.sync().await?;
     }
-    Ok(PullReply { seq: reach, records, bytes })
+    Ok(PullReply { seq: node.store.reach(volume), records, bytes })
 }
 
 /// Fetches one piece of log and appends it; answers the source's reach, records and bytes.

@@ -4,6 +4,7 @@
 //! The one place that names the HTTP library. It knows nothing of retries or of what is being asked for.
 
 use crate::ClientError;
+use crate::buffers::Buffer;
 use bytes::{Bytes, BytesMut};
 use dfs_proto::codec::{Encoding, JSON};
 use dfs_proto::{ErrorCode, WireError};
@@ -255,21 +256,28 @@ async fn read_body(
     if announced > bytes_max as u64 {
         return Err(too_long());
     }
-    let mut body = BytesMut::new();
+    let announced = announced as usize;
+    let mut body = Buffer::of(announced);
+    let (mut filled, mut beyond) = (0, BytesMut::new());
     loop {
         let piece = next_piece(&mut response, what, Duration::from_millis(STALL_MS_MAX)).await?;
-        let Some(piece) = piece else { return Ok(body.freeze()) };
-        if body.is_empty() && piece.len() as u64 == announced {
+        let Some(piece) = piece else { break };
+        if filled == 0 && piece.len() == announced {
             return Ok(piece);
         }
-        if body.len() + piece.len() > bytes_max {
+        // Without a stated length (a chunked body) there is no room to fill.
+        if let Some(room) = body.room().get_mut(filled..filled + piece.len()) {
+            room.copy_from_slice(&piece);
+            filled += piece.len();
+            continue;
+        }
+        if announced > 0 || beyond.len() + piece.len() > bytes_max {
             return Err(too_long());
         }
-        if body.is_empty() {
-            body.reserve((announced as usize).max(piece.len()));
-        }
-        body.extend_from_slice(&piece);
+        beyond.extend_from_slice(&piece);
     }
+    let body = if announced > 0 { body.freeze().slice(..filled) } else { beyond.freeze() };
+    Ok(body)
 }
 
 /// The next piece of a body; `None` at its end. A body that ends before its stated length is an error.

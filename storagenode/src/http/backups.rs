@@ -27,7 +27,7 @@ pub async fn put(
     let name: BackupName = name.parse()?;
     let length = body::stated_length(&request)?;
     node.store.check_space(length as u64).map_err(WireError::from)?;
-    let piece = body::collect(&node, &mut payload, length).await?;
+    let (piece, _) = body::collect(&node, &mut payload, length).await?;
     let at = query.at;
     let is_whole = blocking(&node, move |node| node.backups.put(&name, at, &piece)).await?;
     Ok(if is_whole { HttpResponse::Created() } else { HttpResponse::Accepted() }.finish())

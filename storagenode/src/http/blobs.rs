@@ -19,8 +19,7 @@ use dfs_service::HttpError;
 use dfs_service::http::{optional_header, required_header};
 use std::fmt::Write;
 
-/// Checksums of bodies up to this size are cheaper than handing them to another thread.
-const INLINE_CRC_BYTES_MAX: usize = 256 << 10;
+/// The MD5 of bodies up to this size is cheaper than handing them to another thread.
 const INLINE_MD5_BYTES_MAX: usize = 8 << 10;
 
 /// What a PUT says about its blob.
@@ -39,6 +38,7 @@ pub async fn put(
     request: HttpRequest,
     mut payload: web::Payload,
 ) -> Result<HttpResponse, HttpError> {
+    let _at_work = node.foreground.enter();
     let id = blob_id(path.into_inner());
     let (stated, primary) = match admit(&node, id, &request) {
         Ok(admitted) => admitted,
@@ -48,14 +48,14 @@ pub async fn put(
         }
     };
     let sync = stated.sync;
-    let collected = match body::collect(&node, &mut payload, stated.length).await {
-        Ok(bytes) => bytes,
+    let (collected, crc32c) = match body::collect(&node, &mut payload, stated.length).await {
+        Ok(collected) => collected,
         Err(e) => {
             body::discard(&mut payload).await;
             return Err(e.into());
         }
     };
-    let payload = verified(stated, collected).await?;
+    let payload = verified(stated, collected, crc32c).await?;
     let node_id = match primary {
         Ok(node) => node,
         Err(refusal) => return existing(&node, id, payload.md5, sync, refusal).await,
@@ -118,28 +118,27 @@ fn stated(request: &HttpRequest) -> Result<Stated, HttpError> {
     Ok(Stated { length, md5, crc32c, origin, sync })
 }
 
-/// Checks the bytes: against the CRC32Cs that came with them, else against the MD5.
-async fn verified(stated: Stated, data: Bytes) -> Result<Payload, WireError> {
-    let inline_max = if stated.crc32c.is_some() { INLINE_CRC_BYTES_MAX } else { INLINE_MD5_BYTES_MAX };
-    if data.len() <= inline_max {
-        return verify(stated, data);
-    }
-    tokio::task::spawn_blocking(move || verify(stated, data)).await.map_err(crate::node::cut_off)?
-}
-
-fn verify(stated: Stated, data: Bytes) -> Result<Payload, WireError> {
+/// Checks the bytes, whose CRC32Cs are `crc32c`: against the CRC32Cs that came with them, else against the MD5.
+async fn verified(stated: Stated, data: Bytes, crc32c: Vec<u32>) -> Result<Payload, WireError> {
     let mismatch = |what: &str| {
         let message = format!("the body does not match its {what}; nothing was stored");
         Err(WireError::new(ErrorCode::ChecksumMismatch, message))
     };
-    let crc32c = checksum::crc32c_chunks(&data);
     match &stated.crc32c {
         Some(expected) if *expected != crc32c => return mismatch("CRC32C"),
         Some(_) => {}
-        None if checksum::md5(&data) != stated.md5 => return mismatch("MD5"),
+        None if md5_of(&data).await? != stated.md5 => return mismatch("MD5"),
         None => {}
     }
     Ok(Payload { data, md5: stated.md5, crc32c, origin: stated.origin, written_ms: 0 })
+}
+
+async fn md5_of(data: &Bytes) -> Result<Md5, WireError> {
+    if data.len() <= INLINE_MD5_BYTES_MAX {
+        return Ok(checksum::md5(data));
+    }
+    let data = data.clone();
+    tokio::task::spawn_blocking(move || checksum::md5(&data)).await.map_err(crate::node::cut_off)
 }
 
 /// The answer to a PUT that cannot append: fine if the blob is there, else `refusal`.
@@ -168,6 +167,7 @@ pub async fn get(
     path: web::Path<(u64, u64)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, HttpError> {
+    let _at_work = node.foreground.enter();
     let id = blob_id(path.into_inner());
     let length = node.store.find(id).map_err(WireError::from)?.at.payload_bytes;
     let chunks = match wanted(&request, length)? {

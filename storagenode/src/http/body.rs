@@ -7,6 +7,7 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::CONTENT_LENGTH;
 use actix_web::web;
 use bytes::Bytes;
+use dfs_client::checksum::ChunkSums;
 use dfs_proto::limits::BLOB_BYTES_MAX;
 use dfs_proto::{ErrorCode, WireError};
 use futures_util::StreamExt;
@@ -48,21 +49,28 @@ pub fn stated_length(request: &HttpRequest) -> Result<usize, WireError> {
     }
 }
 
-/// Takes in a body of exactly `length` bytes.
-pub async fn collect(node: &Node, payload: &mut web::Payload, length: usize) -> Result<Bytes, WireError> {
+/// Takes in a body of exactly `length` bytes; answers them with the CRC32C of each chunk, which costs least while
+/// the pieces are still in the processor's cache.
+pub async fn collect(
+    node: &Node,
+    payload: &mut web::Payload,
+    length: usize,
+) -> Result<(Bytes, Vec<u32>), WireError> {
     let Some(mut buffer) = node.put_memory.buffer(length, MEMORY_PATIENCE).await else {
         return Err(overloaded());
     };
+    let mut sums = ChunkSums::default();
     while let Some(piece) = next_piece(payload).await? {
         if buffer.len() + piece.len() > length || !buffer.extend(&piece) {
             let message = format!("the body is longer than the {length} bytes that were stated");
             return Err(WireError::new(ErrorCode::Malformed, message));
         }
+        sums.update(&piece);
     }
     if buffer.len() < length {
         return Err(truncated(&format!("it ended after {} of {length} bytes", buffer.len())));
     }
-    Ok(buffer.freeze())
+    Ok((buffer.freeze(), sums.finish()))
 }
 
 /// Takes a body in and forgets it, so that a client that is still sending gets to read its refusal.

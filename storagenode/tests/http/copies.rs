@@ -66,6 +66,46 @@ async fn pulls_at_the_same_time_copy_everything_once() {
     assert_eq!(records, 30);
 }
 
+/// Begins a PUT of a large blob and sends nothing of it: the node is busy with a client until the socket is closed.
+fn stalled_put(node: &Node, master: &Master, volume: VolumeId) -> std::net::TcpStream {
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(node.url.strip_prefix("http://").unwrap()).unwrap();
+    let (token, md5) = (master.token(Rights::Append, volume), "0".repeat(32));
+    let head = format!(
+        "PUT /v1/blobs/{volume}/1 HTTP/1.1\r\nhost: node\r\nx-dfs-token: {token}\r\nx-dfs-md5: {md5}\r\n\
+         content-length: 4194304\r\nexpect: 100-continue\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    // The node asks for the body once it has begun to take it in.
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100");
+    socket
+}
+
+/// A copy that nobody waits for stands back while a client is at work; one that an fsync waits for does not, and is
+/// not held up by the other. However long clients work, the copy is made in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_background_pull_stands_back_for_clients_and_is_made_in_the_end() {
+    let master = Master::start();
+    let own = VolumeId(7);
+    master.open(dfs_proto::NodeId(2), &[own]);
+    let (first, second) = pair(&master).await;
+    fill(&first, &master, 1..=20).await;
+    let client = stalled_put(&second, &master, own);
+    let request = PullRequest { source: first.url.clone(), at_least: Seq(20), sync: false };
+    let token = master.token(Rights::Pull, V);
+    let mut background = std::pin::pin!(second.client.pull(&second.url, V, &request, &token));
+    let waited_for = tokio::select! {
+        biased;
+        early = &mut background => panic!("it did not stand back: {early:?}"),
+        reply = pull(&second, &first, &master, 10) => reply.unwrap(),
+    };
+    assert!(waited_for.seq >= Seq(10));
+    assert_eq!(background.await.unwrap().seq, Seq(20));
+    drop(client);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_cannot_be_done_says_why() {
     let master = Master::start();

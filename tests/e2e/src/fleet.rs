@@ -220,6 +220,11 @@ impl Fleet {
         &self.mounts[i].process
     }
 
+    /// The processes of all mounts.
+    pub fn mount_processes(&self) -> impl Iterator<Item = &Process> {
+        self.mounts.iter().map(|mount| &mount.process)
+    }
+
     /// Ends the `i`-th mount by SIGTERM; fails when it does not end well.
     pub fn unmount(&mut self, i: usize) {
         self.mounts[i].process.terminate();

@@ -15,6 +15,9 @@ const DEFAULT_MIB: u64 = 192;
 
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Files that are written at once.
+const FILES: u64 = 64;
+
 fn size_mib() -> u64 {
     match std::env::var("DFS_TEST_BIG") {
         Ok(text) => {
@@ -61,15 +64,53 @@ async fn every_program_stays_under_300_mib_while_a_large_file_goes_in_and_out() 
     let read = tokio::task::spawn_blocking(move || read_md5(&read_at)).await.unwrap();
     assert_eq!(read, written);
 
-    let mut processes = vec![&fleet.master, fleet.mount_process(0), fleet.mount_process(1)];
+    check_peaks(&fleet, &format!("{mib} MiB in and out"));
+    fleet.unmount(1);
+    fleet.unmount(0);
+}
+
+/// Fails when any program of the fleet had more resident than it may have.
+fn check_peaks(fleet: &Fleet, what: &str) {
+    let mut processes = vec![&fleet.master];
+    processes.extend(fleet.mount_processes());
     processes.extend(fleet.nodes.iter().map(|node| &node.process));
     processes.extend(&fleet.replicators);
     let peaks: Vec<(&str, u64)> = processes.iter().map(|p| (p.name(), p.peak_memory())).collect();
     for (name, peak) in &peaks {
-        eprintln!("{mib} MiB in and out: {name} had {} MiB resident at its peak", peak >> 20);
+        eprintln!("{what}: {name} had {} MiB resident at its peak", peak >> 20);
     }
     let over: Vec<_> = peaks.iter().filter(|(_, peak)| *peak > PEAK_BYTES_MAX).collect();
     assert!(over.is_empty(), "over {} MiB: {over:?}", PEAK_BYTES_MAX >> 20);
+}
+
+/// Writes `FILES` files side by side, a piece of each in turn, so that all have bytes that are not stored yet.
+fn write_in_turns(folder: &Path, mib_each: u64) -> Vec<Md5> {
+    let mut files: Vec<(File, Noise, Md5Hasher)> = (0..FILES)
+        .map(|n| (File::create(folder.join(n.to_string())).unwrap(), Noise::new(n), Md5Hasher::new()))
+        .collect();
+    // Not a divisor of a blob's length: files fill their blobs at different times.
+    let mut piece = vec![0; 384 << 10];
+    for _ in 0..(mib_each << 20) / piece.len() as u64 {
+        for (file, noise, hasher) in &mut files {
+            noise.fill(&mut piece);
+            hasher.update(&piece);
+            file.write_all(&piece).unwrap();
+        }
+    }
+    files.into_iter().map(|(file, _, hasher)| (drop(file), hasher.finish()).1).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_program_stays_under_300_mib_while_64_files_are_written_at_once() {
+    let mib_each = (size_mib() / FILES).max(3);
+    let mut fleet = Fleet::start(Setup::default()).await;
+    let written_at = fleet.mount().await;
+    let written = tokio::task::spawn_blocking(move || write_in_turns(&written_at, mib_each)).await.unwrap();
+    fleet.wait_replicated().await;
+    let read_at = fleet.mount().await;
+    let read = (0..FILES).map(|n| read_md5(&read_at.join(n.to_string())));
+    assert!(tokio::task::block_in_place(|| read.eq(written)));
+    check_peaks(&fleet, &format!("{FILES} files of {mib_each} MiB at once"));
     fleet.unmount(1);
     fleet.unmount(0);
 }
