@@ -47,6 +47,9 @@ pub struct Config {
     pub garbage_grace_ms: u64,
     /// How long wants gather before orders are made of them, ms.
     pub order_tick_ms: u64,
+    /// Between two orders for one volume, ms: while small files are written one after the other, each order is some
+    /// requests of three programs, whether it is about one file or about a hundred.
+    pub order_pace_ms: u64,
     /// An order without any progress for this long is looked for, and issued again when the queue has lost
     /// it, ms. It doubles with each try.
     pub order_patience_ms: u64,
@@ -75,6 +78,7 @@ impl Config {
             volume_bytes_max: 8 << 30,
             garbage_grace_ms: 3_600_000,
             order_tick_ms: 25,
+            order_pace_ms: 200,
             order_patience_ms: 5_000,
             order_pause_ms: 60_000,
             backup_ms: 900_000,

@@ -7,7 +7,9 @@ use dfs_proto::event::EventLine;
 use dfs_proto::{Event, EventCursor, EventKind, SessionId};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use tokio::sync::Notify;
 
 /// Events that are kept for readers that lag behind.
 const RING_EVENTS_MAX: usize = 65_536;
@@ -25,8 +27,18 @@ pub struct Events {
     ring: Mutex<VecDeque<Event>>,
     /// Changed with the ring only, while it is held.
     last: Mutex<Last>,
-    /// Number of the newest event; rung after it is in the ring.
-    newest: watch::Sender<u64>,
+    /// Number of the newest event. Changed with the ring only, while it is held.
+    newest: AtomicU64,
+    /// Whom to wake for events. Held for a look at each of them.
+    bells: Mutex<Vec<Bell>>,
+}
+
+/// Wakes a reader.
+#[derive(Debug)]
+struct Bell {
+    session: Option<SessionId>,
+    /// Gone with the reader.
+    rings: Weak<Notify>,
 }
 
 /// The newest event that each session is told of, without keeping one for each: all but one are told of the newest.
@@ -43,7 +55,8 @@ struct Last {
 pub struct Reader {
     at: u64,
     session: Option<SessionId>,
-    newest: watch::Receiver<u64>,
+    /// Rung after there is something for it in the ring.
+    bell: Arc<Notify>,
 }
 
 /// What a reader finds.
@@ -69,14 +82,15 @@ impl Events {
             events_max,
             ring: Mutex::default(),
             last: Mutex::default(),
-            newest: watch::Sender::new(0),
+            newest: AtomicU64::new(0),
+            bells: Mutex::default(),
         }
     }
 
     /// Adds `kinds`, caused by `origin`.
     pub fn publish(&self, origin: Option<SessionId>, kinds: impl IntoIterator<Item = EventKind>) {
         let mut ring = self.ring.lock();
-        let before = *self.newest.borrow();
+        let before = self.newest();
         let mut seq = before;
         for kind in kinds {
             seq += 1;
@@ -93,13 +107,32 @@ impl Events {
             }
             drop(last);
             // Within the lock, so that numbers and ring stay in step.
-            self.newest.send_replace(seq);
+            self.newest.store(seq, Ordering::Release);
         }
+        drop(ring);
+        if seq > before {
+            self.ring_for(origin);
+        }
+    }
+
+    /// Wakes those who are told of what `origin` has caused: not itself, which is waiting for its answer.
+    fn ring_for(&self, origin: Option<SessionId>) {
+        self.bells.lock().retain(|bell| {
+            let Some(rings) = bell.rings.upgrade() else { return false };
+            if origin.is_none() || bell.session != origin {
+                rings.notify_one();
+            }
+            true
+        });
+    }
+
+    fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
     }
 
     /// The place behind the newest event.
     pub fn cursor(&self) -> EventCursor {
-        EventCursor { boot: self.boot, seq: *self.newest.borrow() }
+        EventCursor { boot: self.boot, seq: self.newest() }
     }
 
     /// The place of the newest event that `session` is told of: not one that it has caused.
@@ -107,15 +140,16 @@ impl Events {
         let _ring = self.ring.lock();
         let last = self.last.lock();
         let is_its_own = session.is_some() && last.origin == session;
-        let seq = if is_its_own { last.by_others } else { *self.newest.borrow() };
+        let seq = if is_its_own { last.by_others } else { self.newest() };
         EventCursor { boot: self.boot, seq }
     }
 
     /// A reader from `since` on, or from now on, with the first line for it.
     pub fn follow(&self, since: Option<EventCursor>, session: Option<SessionId>) -> (Reader, EventLine) {
-        let newest = self.newest.subscribe();
+        let bell = Arc::new(Notify::new());
+        self.bells.lock().push(Bell { session, rings: Arc::downgrade(&bell) });
         let now = self.cursor();
-        let reader = |at| Reader { at, session, newest };
+        let reader = |at| Reader { at, session, bell };
         match since {
             None => (reader(now.seq), EventLine::Ping(now)),
             Some(since) if since.boot == self.boot && self.holds_all_after(since.seq) => {
@@ -127,7 +161,7 @@ impl Events {
 
     fn holds_all_after(&self, seq: u64) -> bool {
         let ring = self.ring.lock();
-        let newest = *self.newest.borrow();
+        let newest = self.newest();
         let oldest = ring.front().map_or(newest + 1, |e| e.at.seq);
         (oldest.saturating_sub(1)..=newest).contains(&seq)
     }
@@ -135,7 +169,7 @@ impl Events {
     /// Takes what came after the reader's place: at most a piece, without its own session's events.
     pub fn take(&self, reader: &mut Reader) -> Found {
         let ring = self.ring.lock();
-        let newest = *self.newest.borrow();
+        let newest = self.newest();
         let oldest = ring.front().map_or(newest + 1, |e| e.at.seq);
         if reader.at + 1 < oldest {
             reader.at = newest;
@@ -162,13 +196,10 @@ impl Events {
 }
 
 impl Reader {
-    /// Returns when there is something after the reader's place.
+    /// Returns when there may be something after the reader's place that concerns it, and was not there when it last
+    /// returned.
     pub async fn changed(&mut self) {
-        let at = self.at;
-        if self.newest.wait_for(|newest| *newest > at).await.is_err() {
-            // The ring is gone, and with it the server: there will never be anything.
-            std::future::pending::<()>().await;
-        }
+        self.bell.notified().await;
     }
 }
 
@@ -176,6 +207,7 @@ impl Reader {
 mod tests {
     use super::*;
     use dfs_proto::Ino;
+    use futures_util::FutureExt;
 
     fn kinds(range: std::ops::Range<u64>) -> Vec<EventKind> {
         range.map(|n| EventKind::Content(Ino(n))).collect()
@@ -229,6 +261,7 @@ mod tests {
         assert_eq!(events.take(&mut mine), Found::Nothing);
         assert_eq!(events.ping(&mine), EventLine::Ping(EventCursor { boot: 7, seq: 1 }));
         assert_eq!(inos(events.take(&mut other)), [5]);
+        assert_eq!(mine.changed().now_or_never(), None, "it was woken for nothing");
     }
 
     #[test]

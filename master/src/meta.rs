@@ -15,7 +15,7 @@ use dfs_proto::codec::Encoding;
 use dfs_proto::limits::{COMMIT_EXTENTS_MAX, INODES_MAX, META_OPS_MAX};
 use dfs_proto::meta::{ClusterOp, Commit, ExtentPage, InodeRange, MetaCall, ReadOp, WriteOp};
 use dfs_proto::{
-    BlobId, ErrorCode, EventKind, Ino, LockRequest, LockSpace, Locked, MetaOp, MetaReply, MetaRequest,
+    Attr, BlobId, ErrorCode, EventKind, Ino, LockRequest, LockSpace, Locked, MetaOp, MetaReply, MetaRequest,
     MetaResponse, Name, Seq, SessionId, VolumeId, WireError,
 };
 use parking_lot::Mutex;
@@ -29,6 +29,13 @@ const ANSWER_ROWS_MAX: usize = 65_536;
 
 /// Volumes in one question.
 const VOLUMES_ASKED_MAX: usize = 4_096;
+
+/// Operations that the thread which read a request carries out itself, if each is small: handing them to another one
+/// would take longer. A few of them take less than a millisecond.
+const HERE_OPS_MAX: usize = 8;
+
+/// Directories in an answer; clients ask for the others.
+const DIRECTORIES_TOLD_MAX: usize = 64;
 
 /// Largest number of a call: what the store can keep.
 const CALL_SEQ_MAX: u64 = i64::MAX as u64;
@@ -65,6 +72,9 @@ impl Caller {
 
 type CallResult = Result<MetaReply, WireError>;
 
+/// Directories with changed entries, as they are after the change.
+type Directories = BTreeMap<Ino, Attr>;
+
 /// Carries out a request of a client. Fails as a whole, with nothing done, when the session is over or there
 /// are too many operations.
 pub async fn execute(master: &Arc<Master>, request: MetaRequest) -> Result<MetaResponse, WireError> {
@@ -77,12 +87,15 @@ pub async fn execute(master: &Arc<Master>, request: MetaRequest) -> Result<MetaR
         master.sessions.renew(id)?;
     }
     Counts::add(&master.counts.batches, 1);
-    Ok(MetaResponse { results: run(master, caller, request.acked_below, request.calls).await })
+    let mut directories = Directories::default();
+    let results = run(master, caller, request.acked_below, request.calls, &mut directories).await;
+    Ok(MetaResponse { results, directories: directories.into_values().collect() })
 }
 
 /// Carries out one operation of the gateway.
 pub async fn execute_one(master: &Arc<Master>, op: MetaOp) -> CallResult {
-    let mut results = run(master, Caller::Gateway, 0, vec![MetaCall { seq: 0, op }]).await;
+    let calls = vec![MetaCall { seq: 0, op }];
+    let mut results = run(master, Caller::Gateway, 0, calls, &mut Directories::default()).await;
     results.pop().unwrap_or_else(|| Err(WireError::new(ErrorCode::Internal, "an operation was lost")))
 }
 
@@ -91,6 +104,7 @@ async fn run(
     caller: Caller,
     acked_below: u64,
     calls: Vec<MetaCall>,
+    directories: &mut Directories,
 ) -> Vec<CallResult> {
     let mut results = Vec::with_capacity(calls.len());
     let mut rows_left = ANSWER_ROWS_MAX;
@@ -113,7 +127,7 @@ async fn run(
                 {
                     ops.push((seq, op));
                 }
-                results.extend(write_all(master, caller, acked_below, ops).await);
+                results.extend(write_all(master, caller, acked_below, ops, directories).await);
             }
             MetaOp::Cluster(op) => {
                 Counts::add(&master.counts.cluster_ops, 1);
@@ -137,8 +151,10 @@ async fn read_all(
     note_tests(master, caller, &ops);
     let budget = *rows_left;
     let session = caller.session();
-    let read = master.store.read(move |txn| Ok::<_, OpError>(read_each(txn, session, &ops, budget)));
-    let (mut results, left) = match read.await {
+    let is_small = ops.len() <= HERE_OPS_MAX && ops.iter().all(reads_few_rows);
+    let read = move |txn: &dyn ReadTxn| Ok::<_, OpError>(read_each(txn, session, &ops, budget));
+    let read = if is_small { master.store.read_here(read).await } else { master.store.read(read).await };
+    let (mut results, left) = match read {
         Ok(done) => done,
         Err(e) => (vec![Err(WireError::from(e)); count], budget),
     };
@@ -228,6 +244,7 @@ async fn write_all(
     caller: Caller,
     acked_below: u64,
     ops: Vec<(u64, WriteOp)>,
+    directories: &mut Directories,
 ) -> Vec<CallResult> {
     Counts::add(&master.counts.writes, ops.len());
     let count = ops.len();
@@ -252,12 +269,19 @@ async fn write_all(
         highest_ino: Arc::clone(&master.highest_ino),
         changes: Vec::new(),
     };
-    let written = master.store.write(durability, move |txn| {
+    let is_small = ops.len() <= HERE_OPS_MAX && ops.iter().all(|(_, op)| writes_few_rows(op));
+    let write = move |txn: &mut dyn WriteTxn| {
         let results = batch.run(txn, ops)?;
-        Ok::<_, OpError>((results, batch.changes))
-    });
-    match written.await {
-        Ok((results, changes)) => {
+        let changed = directories_of(txn, &batch.changes)?;
+        Ok::<_, OpError>((results, batch.changes, changed))
+    };
+    let written = match durability {
+        Durability::Process if is_small => master.store.write_here(write).await,
+        durability => master.store.write(durability, write).await,
+    };
+    match written {
+        Ok((results, changes, changed)) => {
+            directories.extend(changed);
             if let Some(id) = session {
                 master.sessions.note_pruned(id, acked_below);
             }
@@ -279,6 +303,60 @@ fn opens_what_it_makes(op: &WriteOp) -> bool {
         WriteOp::MakeUnnamed(_) => true,
         WriteOp::Make(make) => make.opened,
         _ => false,
+    }
+}
+
+/// What a client that has changed entries would ask for next: its kernel looks at the directory before the next change.
+fn directories_of(txn: &dyn ReadTxn, changes: &[EventKind]) -> Result<Directories, OpError> {
+    let mut directories = Directories::new();
+    for change in changes {
+        let EventKind::Entry { parent, .. } = change else { continue };
+        if directories.len() < DIRECTORIES_TOLD_MAX
+            && !directories.contains_key(parent)
+            && let Some(row) = txn.inode(*parent)?
+        {
+            directories.insert(*parent, row.attr());
+        }
+    }
+    Ok(directories)
+}
+
+/// Whether it takes a moment only, if the disk need not be waited for.
+fn reads_few_rows(op: &ReadOp) -> bool {
+    match op {
+        ReadOp::Lookup { .. }
+        | ReadOp::GetAttr { .. }
+        | ReadOp::ReadLink { .. }
+        | ReadOp::Open { .. }
+        | ReadOp::GetXattr { .. } => true,
+        ReadOp::Resolve { .. }
+        | ReadOp::ReadDir { .. }
+        | ReadOp::Extents { .. }
+        | ReadOp::ListXattr { .. }
+        | ReadOp::TestLock(_) => false,
+    }
+}
+
+/// The same for a write.
+fn writes_few_rows(op: &WriteOp) -> bool {
+    match op {
+        WriteOp::Make(_)
+        | WriteOp::MakeUnnamed(_)
+        | WriteOp::Accessed { .. }
+        | WriteOp::Link { .. }
+        | WriteOp::Rmdir { .. }
+        | WriteOp::RemoveXattr { .. } => true,
+        // What is cut off may have many extents.
+        WriteOp::SetAttr { changes, .. } => changes.size.is_none(),
+        WriteOp::Commit(commit) => commit.create.is_some() && commit.extents.len() <= HERE_OPS_MAX,
+        // A file of more than a few GiB is not taken apart at once.
+        WriteOp::Unlink { .. } => true,
+        WriteOp::Rename(_)
+        | WriteOp::Clone(_)
+        | WriteOp::Lock { .. }
+        | WriteOp::Unlock { .. }
+        | WriteOp::SetXattr { .. }
+        | WriteOp::Sync => false,
     }
 }
 

@@ -5,7 +5,7 @@ use crate::checksum::Sums;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_proto::meta::VolumeReach;
-use dfs_proto::{BlobOrigin, BlobRef, Event, EventCursor, MetaOp, MetaReply, SessionId, VolumeInfo};
+use dfs_proto::{Attr, BlobOrigin, BlobRef, Event, EventCursor, MetaOp, MetaReply, SessionId, VolumeInfo};
 
 /// The master's operations, one at a time; an implementation may send those that wait together as one batch.
 ///
@@ -64,4 +64,9 @@ pub trait EventHandler: Send + Sync + 'static {
     fn on_event(&self, event: &Event);
     /// Everything up to this place of the stream has been told.
     fn on_place(&self, _at: EventCursor) {}
+    /// A change made here has left a directory with these attributes; the answer to the change itself follows. Called
+    /// from any task, in any order: the latest has the latest ctime.
+    fn on_directory(&self, _attr: &Attr) {}
+    /// A change made here may be carried out without [`EventHandler::on_directory`] being called for it.
+    fn on_unclear_change(&self) {}
 }

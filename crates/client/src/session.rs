@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use dfs_proto::meta::{MetaRequest, MetaResponse, SessionReply, SessionRequest};
 use dfs_proto::{ErrorCode, MetaOp, MetaReply, SessionId};
 use parking_lot::Mutex;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     /// The error of the last request when it failed; told to callers whose time runs out.
     outage: Mutex<Option<Outage>>,
     closed: AtomicBool,
+    /// Who subscribed first. Weak: it holds the session.
+    observer: OnceLock<Weak<dyn EventHandler>>,
 }
 
 struct Outage {
@@ -85,6 +87,7 @@ impl Session {
             renewed: Mutex::new(Instant::now()),
             outage: Mutex::new(None),
             closed: AtomicBool::new(false),
+            observer: OnceLock::new(),
         });
         let (queue, receiver) = mpsc::channel(QUEUE_OPS_MAX);
         let dispatcher = AbortOnDrop::spawn(dispatch(shared.clone(), Batcher::new(receiver)));
@@ -118,6 +121,8 @@ impl Session {
     /// says that events were lost. Events that were missed while the stream was down and can be had again
     /// follow; they do no harm after the reset. Before the first `on_reset`, nothing may be cached.
     pub fn subscribe(self: &Arc<Self>, handler: Arc<dyn EventHandler>) -> Subscription {
+        // The first one is told of what changes made here have done to directories.
+        let _ = self.shared.observer.set(Arc::downgrade(&handler));
         events::subscribe(self.shared.clone(), handler)
     }
 
@@ -193,6 +198,23 @@ impl Shared {
             log::warn!("the master did not answer; trying again: {error}");
         }
         *outage = Some(Outage { since, error: error.clone() });
+    }
+
+    fn observer(&self) -> Option<Arc<dyn EventHandler>> {
+        self.observer.get()?.upgrade()
+    }
+
+    fn tell_directories(&self, response: &MetaResponse) {
+        if let Some(observer) = self.observer().filter(|_| !response.directories.is_empty()) {
+            response.directories.iter().for_each(|attr| observer.on_directory(attr));
+        }
+    }
+
+    /// The answer to a change that is sent again does not tell of directories.
+    fn tell_unclear_change(&self, batch: &[Pending]) {
+        if let Some(observer) = self.observer().filter(|_| batch.iter().any(Pending::is_write)) {
+            observer.on_unclear_change();
+        }
     }
 
     /// Opens a new session in place of `expired`, unless somebody has done so already.
@@ -275,9 +297,16 @@ async fn carry_out(shared: &Shared, mut batch: Vec<Pending>) {
         let outcome = match shared.send(&batch, id).await {
             Ok(response) => {
                 shared.note_answer();
+                shared.tell_directories(&response);
+                if attempt > 0 {
+                    shared.tell_unclear_change(&batch);
+                }
                 deliver(batch, response)
             }
-            Err(failure) => refused(shared, batch, failure, id),
+            Err(failure) => {
+                shared.tell_unclear_change(&batch);
+                refused(shared, batch, failure, id)
+            }
         };
         batch = outcome.again;
         let made_progress = batch.is_empty();

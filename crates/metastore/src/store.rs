@@ -59,6 +59,37 @@ impl Store {
         }
     }
 
+    /// [`Store::read`] for async workers that read a few rows: without another thread where that is possible.
+    pub async fn read_here<R, E>(
+        &self,
+        f: impl FnOnce(&dyn ReadTxn) -> Result<R, E> + Send + 'static,
+    ) -> Result<R, E>
+    where
+        R: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        match &self.backend {
+            Backend::Memory(_) => self.read(f).await,
+            Backend::Sqlite(sqlite) => sqlite.read_here(f).await,
+        }
+    }
+
+    /// [`Store::write`] with [`Durability::Process`] for async workers that write a few rows: without another thread
+    /// when nobody else writes.
+    pub async fn write_here<R, E>(
+        &self,
+        f: impl FnOnce(&mut dyn WriteTxn) -> Result<R, E> + Send + 'static,
+    ) -> Result<R, E>
+    where
+        R: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        match &self.backend {
+            Backend::Memory(_) => self.write(Durability::Process, f).await,
+            Backend::Sqlite(sqlite) => sqlite.write_here(f).await,
+        }
+    }
+
     /// Runs `f` in a transaction of its own and answers once that is as durable as asked.
     ///
     /// An `Err` from `f` undoes all of its writes. So does a panic, a savepoint left open, or a write that

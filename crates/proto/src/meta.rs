@@ -43,6 +43,9 @@ pub struct MetaCall {
 pub struct MetaResponse {
     /// One for each call.
     pub results: Vec<Result<MetaReply, WireError>>,
+    /// Attributes of directories whose entries the calls have changed, after that: some or all of them.
+    #[serde(default)]
+    pub directories: Vec<Attr>,
 }
 
 /// An operation, by who carries it out.

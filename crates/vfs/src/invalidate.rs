@@ -3,7 +3,7 @@
 use crate::catch_up::Heard;
 use crate::vfs::Vfs;
 use dfs_client::EventHandler;
-use dfs_proto::{Event, EventCursor, EventKind, Ino, Name};
+use dfs_proto::{Attr, Event, EventCursor, EventKind, Ino, Name};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
@@ -69,6 +69,8 @@ impl Vfs {
 
 impl EventHandler for Vfs {
     fn on_reset(&self) {
+        // Before anybody relies on it.
+        self.names.everything_changed();
         self.pushed.store(true, Ordering::Release);
         self.forget_everything();
         self.heard.send_replace(Heard { is_up: true, at: None });
@@ -90,6 +92,7 @@ impl EventHandler for Vfs {
                 }
             }
             EventKind::Entry { parent, name } => {
+                self.names.entries_changed(*parent);
                 self.entry_changed(*parent, name);
                 if let Some(kernel) = self.kernel_that_knows(*parent) {
                     kernel.drop_entry(*parent, name);
@@ -103,6 +106,14 @@ impl EventHandler for Vfs {
             }
             EventKind::Placement => self.data.forget_placement(),
         }
+    }
+
+    fn on_directory(&self, attr: &Attr) {
+        self.names.directory_is(attr);
+    }
+
+    fn on_unclear_change(&self) {
+        self.names.directories_are_unclear();
     }
 
     fn on_place(&self, at: EventCursor) {

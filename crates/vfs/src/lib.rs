@@ -19,6 +19,7 @@ mod access_times;
 mod cache;
 mod catch_up;
 mod clock;
+mod closes;
 mod config;
 mod error;
 mod file;

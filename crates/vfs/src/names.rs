@@ -1,7 +1,7 @@
 //! Names: those that exist here only, and those under which the kernel knows inodes.
 
 use crate::clock::next_after;
-use dfs_proto::{Attr, Ino, Name, Timestamp, Version};
+use dfs_proto::{Attr, FileKind, Ino, Name, Timestamp, Version};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 
@@ -31,11 +31,21 @@ pub(crate) struct Known {
     pub cached: Option<Version>,
     /// What the kernel was last told of its attributes.
     pub told: Option<Told>,
+    /// What is known of it as a directory.
+    directory: Directory,
 }
 
 impl Known {
     fn new(parent: Ino) -> Known {
-        Known { lookups: 0, parent, name: None, earlier: Vec::new(), cached: None, told: None }
+        Known {
+            lookups: 0,
+            parent,
+            name: None,
+            earlier: Vec::new(),
+            cached: None,
+            told: None,
+            directory: Directory::default(),
+        }
     }
 
     fn found_as(&mut self, parent: Ino, name: &Name) {
@@ -55,6 +65,30 @@ impl Known {
     fn names(&self) -> Vec<(Ino, Name)> {
         let last = self.name.clone().map(|name| (self.parent, name));
         self.earlier.iter().cloned().chain(last).collect()
+    }
+}
+
+/// Attributes of a directory. The kernel asks for them before it looks an entry up, and drops them with each change of
+/// an entry.
+#[derive(Clone, Debug, Default)]
+struct Directory {
+    attr: Option<Attr>,
+    /// The latest ctime that was known. `None` when others have changed the directory since: then it is not known
+    /// whether what was told of a change made here is older than that.
+    ctime: Option<Timestamp>,
+}
+
+impl Directory {
+    /// After an answer that nothing has overtaken.
+    fn of(attr: &Attr) -> Directory {
+        Directory { attr: Some(attr.clone()), ctime: Some(attr.ctime) }
+    }
+
+    /// Takes over how a change made here has left it. Answers may come in another order than the changes.
+    fn take_in(&mut self, attr: &Attr) {
+        if self.ctime.is_some_and(|ctime| ctime < attr.ctime) {
+            *self = Directory::of(attr);
+        }
     }
 }
 
@@ -164,6 +198,43 @@ impl Names {
         }
     }
 
+    /// The directory's attributes, as long as they are certain. Only while changes are pushed they are.
+    pub fn directory(&self, ino: Ino) -> Option<Attr> {
+        self.inner.lock().known.get(&ino)?.directory.attr.clone()
+    }
+
+    /// A change of the directory's entries is about to be asked for here: how that leaves it will be told.
+    pub fn entries_will_change(&self, directory: Ino) {
+        let mut inner = self.inner.lock();
+        inner.note_change(directory);
+        if let Some(known) = inner.known.get_mut(&directory) {
+            known.directory.attr = None;
+        }
+    }
+
+    /// A change made here has left the directory like this.
+    pub fn directory_is(&self, attr: &Attr) {
+        if let Some(known) = self.inner.lock().known.get_mut(&attr.ino) {
+            known.directory.take_in(attr);
+        }
+    }
+
+    /// Others have changed the directory's entries.
+    pub fn entries_changed(&self, directory: Ino) {
+        let mut inner = self.inner.lock();
+        inner.note_change(directory);
+        if let Some(known) = inner.known.get_mut(&directory) {
+            known.directory = Directory::default();
+        }
+    }
+
+    /// It is not clear what a change made here has done, or will do, to directories.
+    pub fn directories_are_unclear(&self) {
+        for known in self.inner.lock().known.values_mut() {
+            known.directory = Directory::default();
+        }
+    }
+
     /// To be called before the master is asked for attributes.
     pub fn ask(&self) -> Asked {
         Asked(self.inner.lock().changes)
@@ -173,14 +244,26 @@ impl Names {
     pub fn attributes_changed(&self, ino: Ino) {
         let mut inner = self.inner.lock();
         inner.note_change(ino);
-        if let Some(told) = inner.known.get_mut(&ino).and_then(|known| known.told.as_mut()) {
-            told.passes_on = None;
+        if let Some(known) = inner.known.get_mut(&ino) {
+            known.directory = Directory::default();
+            if let Some(told) = &mut known.told {
+                told.passes_on = None;
+            }
         }
     }
 
     /// The inode's attributes were changed here, but for what new files take over from it.
     pub fn changed_here(&self, ino: Ino) {
-        self.inner.lock().note_change(ino);
+        let mut inner = self.inner.lock();
+        inner.note_change(ino);
+        if let Some(known) = inner.known.get_mut(&ino) {
+            known.directory.attr = None;
+        }
+    }
+
+    /// An entry of the directory was changed here.
+    pub fn entry_changed_here(&self, directory: Ino) {
+        self.inner.lock().note_change(directory);
     }
 
     /// Whether so much has changed since the master was asked that its answer should not be used.
@@ -194,8 +277,11 @@ impl Names {
         inner.changes += 1;
         inner.overtaking.clear();
         inner.overtaken_to = inner.changes;
-        for told in inner.known.values_mut().filter_map(|known| known.told.as_mut()) {
-            told.passes_on = None;
+        for known in inner.known.values_mut() {
+            known.directory = Directory::default();
+            if let Some(told) = &mut known.told {
+                told.passes_on = None;
+            }
         }
     }
 
@@ -208,6 +294,9 @@ impl Names {
         if let Some(told) = &known.told {
             let at_least = if is_changed { next_after(told.ctime) } else { told.ctime };
             attr.ctime = attr.ctime.max(at_least);
+        }
+        if attr.kind == FileKind::Directory && !is_overtaken {
+            known.directory = Directory::of(attr);
         }
         known.told = Some(Told {
             passes_on: (!is_overtaken).then(|| PassedOn::of(attr)),

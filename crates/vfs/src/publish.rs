@@ -192,6 +192,9 @@ impl Vfs {
     }
 
     async fn commit(&self, file: &Arc<File>, commit: Commit) -> Result<Committed, VfsError> {
+        if let Some(create) = &commit.create {
+            self.names.entries_will_change(create.parent);
+        }
         match self.write_op(WriteOp::Commit(commit)).await? {
             MetaReply::Committed(committed) => Ok(committed),
             _ => {

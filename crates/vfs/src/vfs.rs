@@ -4,6 +4,7 @@ use crate::access_times::{AccessTimes, renewed};
 use crate::cache::BlobCache;
 use crate::catch_up::Heard;
 use crate::clock::Clock;
+use crate::closes::Closes;
 use crate::file::{File, FileState, Origin};
 use crate::gather::Gathering;
 use crate::handle::{FileHandle, Handles};
@@ -14,7 +15,7 @@ use crate::readahead::AheadRoom;
 use crate::staging::{Budget, OpenBuffers};
 use crate::{AtimePolicy, Listed, VfsConfig, VfsError};
 use dfs_client::{DataClient, MetaClient};
-use dfs_proto::meta::{ClusterOp, ReadOp, WriteOp};
+use dfs_proto::meta::{ReadOp, WriteOp};
 use dfs_proto::{Attr, Ino, MetaOp, MetaReply};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -41,6 +42,7 @@ pub struct Vfs {
     pub(crate) numbers: InodeNumbers,
     pub(crate) clock: Clock,
     pub(crate) access_times: Arc<AccessTimes>,
+    pub(crate) closes: Arc<Closes>,
     pub(crate) kernel: OnceLock<Arc<dyn KernelCaches>>,
     /// Whether changes by others are being pushed to us.
     pub(crate) pushed: AtomicBool,
@@ -67,6 +69,7 @@ impl Vfs {
             numbers: InodeNumbers::default(),
             clock: Clock::default(),
             access_times: Arc::default(),
+            closes: Arc::default(),
             kernel: OnceLock::new(),
             pushed: AtomicBool::new(false),
             heard: watch::Sender::default(),
@@ -205,13 +208,7 @@ impl Vfs {
     }
 
     pub(crate) fn close_at_master(&self, ino: Ino, count: u32) {
-        let meta = self.meta.clone();
-        tokio::spawn(async move {
-            // Should it get lost, the end of the session closes the file too.
-            if let Err(e) = meta.call(MetaOp::Cluster(ClusterOp::Close { ino, count })).await {
-                log::debug!("the master was not told that inode {ino} is closed: {e}");
-            }
-        });
+        self.closes.note(ino, count, &self.meta);
     }
 
     pub(crate) async fn read_op(&self, op: ReadOp) -> Result<MetaReply, VfsError> {

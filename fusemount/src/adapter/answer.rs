@@ -6,11 +6,12 @@
 use super::Adapter;
 use crate::convert::file_attr;
 use crate::errno::errno;
-use crate::requests::{Interrupted, Patience};
+use crate::requests::{Interrupted, Patience, Ticket};
 use bytes::Bytes;
+use dfs_client::ClientError;
 use dfs_proto::lock::LockHolder;
 use dfs_proto::meta::Space;
-use dfs_proto::{Attr, Ino, SessionId};
+use dfs_proto::{Attr, ErrorCode, Ino, SessionId};
 use dfs_vfs::{Created, Fh, LockWish, OpenedFile, Vfs, VfsError};
 use fuser::{
     Errno, FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -18,8 +19,10 @@ use fuser::{
     ReplyXattr, Request,
 };
 use parking_lot::Mutex;
-use std::pin::pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 /// Inode numbers are never reused, so there is only one generation.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -70,7 +73,10 @@ pub(super) trait Outcome<R>: Send + 'static {
 }
 
 impl Adapter {
-    /// Runs the operation in a task and sends its result, or EINTR when its caller must not wait for it.
+    /// Runs the operation and sends its result, or EINTR when its caller must not wait for it.
+    ///
+    /// It is begun on the thread that read the request: what needs nothing from the network is answered there, and
+    /// no other thread is woken for it. What has to wait goes on in a task.
     pub(super) fn answer<R, T, F>(
         &self,
         request: &Request,
@@ -83,7 +89,15 @@ impl Adapter {
         T: Outcome<R>,
         F: Future<Output = Result<T, VfsError>> + Send + 'static,
     {
-        self.answer_listening(request, patience, what, reply, |vfs, _| call(vfs));
+        let in_runtime = self.runtime.enter();
+        let mut work = Box::pin(call(self.vfs.clone()));
+        if let Poll::Ready(result) = begin(work.as_mut()) {
+            return send(result, what, &self.vfs, reply);
+        }
+        drop(in_runtime);
+        // An interrupt that came already is remembered for the ticket.
+        let ticket = self.requests.enter(request.unique().0, request.pid());
+        self.go_on(ticket, patience, what, reply, work);
     }
 
     /// The same, for an operation that ends by itself when it is interrupted.
@@ -99,19 +113,33 @@ impl Adapter {
         T: Outcome<R>,
         F: Future<Output = Result<T, VfsError>> + Send + 'static,
     {
-        let vfs = self.vfs.clone();
         let ticket = self.requests.enter(request.unique().0, request.pid());
-        let work = call(vfs.clone(), ticket.interrupted());
+        let work = Box::pin(call(self.vfs.clone(), ticket.interrupted()));
+        self.go_on(ticket, patience, what, reply, work);
+    }
+
+    /// The rest of an operation, in a task.
+    fn go_on<R, T, F>(
+        &self,
+        ticket: Ticket,
+        patience: Patience,
+        what: &'static str,
+        reply: R,
+        mut work: Pin<Box<F>>,
+    ) where
+        R: Refuse,
+        T: Outcome<R>,
+        F: Future<Output = Result<T, VfsError>> + Send + 'static,
+    {
+        let vfs = self.vfs.clone();
         self.runtime.spawn(async move {
-            let mut work = pin!(work);
             let done = tokio::select! {
                 biased;
                 result = &mut work => Some(result),
                 () = ticket.cut_short(patience) => None,
             };
             match done {
-                Some(Ok(outcome)) => return outcome.send(&vfs, reply),
-                Some(Err(e)) => return reply.refuse(errno(what, &e)),
+                Some(result) => return send(result, what, &vfs, reply),
                 None => reply.refuse(Errno::EINTR),
             }
             drop(ticket);
@@ -120,6 +148,26 @@ impl Adapter {
                 Err(e) => log::debug!("{what} of a caller that did not wait: {e}"),
             }
         });
+    }
+}
+
+/// Polls without being told when to do so again: whoever waits for the future has to poll it once more. A panic must not
+/// end the thread, which serves everybody: it is an answer like any other.
+fn begin<T, F>(work: Pin<&mut F>) -> Poll<Result<T, VfsError>>
+where
+    F: Future<Output = Result<T, VfsError>>,
+{
+    let polled = AssertUnwindSafe(|| work.poll(&mut Context::from_waker(Waker::noop())));
+    catch_unwind(polled).unwrap_or_else(|_| {
+        let message = "the operation ended with a panic; the log has it";
+        Poll::Ready(Err(ClientError::local(ErrorCode::Internal, message).into()))
+    })
+}
+
+fn send<R: Refuse, T: Outcome<R>>(result: Result<T, VfsError>, what: &'static str, vfs: &Vfs, reply: R) {
+    match result {
+        Ok(outcome) => outcome.send(vfs, reply),
+        Err(e) => reply.refuse(errno(what, &e)),
     }
 }
 

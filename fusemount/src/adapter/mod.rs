@@ -1,9 +1,9 @@
 //! The kernel's requests as calls of the file system: decode, call, encode. No policy lives here.
 //!
-//! Each request becomes a task, so a slow one holds up nobody. Only reads and writes are tried at once on the
-//! thread that took them from the kernel: the bytes of a write lie in its buffer, and staging them is one copy;
-//! those of a read often are at hand, and handing the request over would cost more than they do. So are the
-//! kernel's questions for attributes, which come with each write through its page cache.
+//! Each request is begun on the thread that took it from the kernel, and becomes a task when it has to wait, so that a slow
+//! one holds up nobody. Reads and writes have a way of their own there: the bytes of a write lie in the thread's buffer,
+//! and staging them is one copy; those of a read often are at hand, and handing the request over would cost more than
+//! they do.
 
 mod answer;
 mod init;
@@ -309,7 +309,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
@@ -317,11 +317,10 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        // No process waits for it.
-        let vfs = self.vfs.clone();
-        self.runtime.spawn(async move {
+        // No process waits for it, so none is impatient.
+        self.answer(request, Patience::Whole, "release", reply, |vfs| async move {
             vfs.release(fh(handle)).await;
-            reply.ok();
+            Ok(())
         });
     }
 

@@ -117,6 +117,7 @@ impl Cluster {
             order_ms: self.config.order_patience_ms,
             pause_ms: self.config.order_pause_ms,
             outage_ms: self.config.sweep_ms,
+            pace_ms: self.config.order_pace_ms,
         }
     }
 

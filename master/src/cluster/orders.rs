@@ -62,6 +62,8 @@ pub struct Patience {
     pub pause_ms: u64,
     /// After the queue could not be reached, ms.
     pub outage_ms: u64,
+    /// Between two orders for one volume, ms: what is written meanwhile goes with the second.
+    pub pace_ms: u64,
 }
 
 impl Issued {
@@ -142,6 +144,11 @@ impl State {
             if made.len() >= ORDERS_PER_TICK_MAX || self.orders.ids.is_empty() {
                 break;
             }
+            let ordered_ms = self.volumes.get(&volume).and_then(|v| v.ordered_ms);
+            if ordered_ms.is_some_and(|at| now_ms < at + patience.pace_ms) {
+                // It stays where it is, to be looked at again.
+                continue;
+            }
             self.orders.dirty.remove(&volume);
             self.take_catch_ups(volume, &maker, &mut made);
         }
@@ -181,6 +188,7 @@ impl State {
             && let Some(volume) = self.volumes.get_mut(&volume)
         {
             volume.hint = Hint::default();
+            volume.ordered_ms = Some(maker.now_ms);
         }
     }
 
@@ -312,7 +320,7 @@ mod tests {
     use crate::cluster::state::Change;
     use dfs_metastore::{CopyRow, NodeDuty, NodeRow};
 
-    const PATIENCE: Patience = Patience { order_ms: 100, pause_ms: 1_000, outage_ms: 10 };
+    const PATIENCE: Patience = Patience { order_ms: 100, pause_ms: 1_000, outage_ms: 10, pace_ms: 0 };
     const VOLUME: VolumeId = VolumeId(1);
 
     /// Nodes 1, 2, 3, live; volume 1 on 1 and 2.
@@ -368,6 +376,23 @@ mod tests {
         s.note_commit(other, Seq(3), None, 0);
         let volumes: Vec<VolumeId> = take(&mut s, 0).iter().map(|order| order.volume).collect();
         assert_eq!(volumes, [other, VOLUME]);
+    }
+
+    #[test]
+    fn what_is_written_soon_after_an_order_goes_with_the_next_one() {
+        let mut s = state();
+        let patience = Patience { pace_ms: 50, ..PATIENCE };
+        let take = |s: &mut State, now_ms| s.take_orders(now_ms, 0, &TokenKey::random(), patience);
+        s.note_commit(VOLUME, Seq(1), None, 0);
+        let first = take(&mut s, 0);
+        assert_eq!(first.len(), 1, "the first is not held up");
+        s.finish(&first[0], &done(1), 1, patience);
+        for seq in 2..10 {
+            s.note_commit(VOLUME, Seq(seq), None, seq);
+            assert_eq!(take(&mut s, seq), []);
+        }
+        assert!(s.orders.dirty.contains(&VOLUME), "it is looked at again without another commit");
+        assert_eq!(take(&mut s, 50)[0].task, OrderTask::CatchUp(Seq(9)));
     }
 
     #[test]

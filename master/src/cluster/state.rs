@@ -68,6 +68,8 @@ pub struct Volume {
     pub behind_since_ms: Option<u64>,
     /// Files that wait for its copies.
     pub hint: Hint,
+    /// When an order to bring copies up was last made, monotonic ms.
+    pub ordered_ms: Option<u64>,
 }
 
 /// Names of files that were committed since the last order, for people: the last one and how many others.
@@ -224,6 +226,7 @@ impl State {
                     members: members.iter().map(member).collect(),
                     behind_since_ms: None,
                     hint: Hint::default(),
+                    ordered_ms: None,
                 };
                 self.volumes.insert(*id, volume);
                 self.open.insert(*id);
@@ -484,6 +487,7 @@ impl Volume {
             members: vec![Member { node: row.primary, seq: Seq(0), kept_seq: Seq(0) }],
             behind_since_ms: None,
             hint: Hint::default(),
+            ordered_ms: None,
         }
     }
 

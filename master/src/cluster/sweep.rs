@@ -163,6 +163,9 @@ impl Cluster {
             }
             if let Err(e) = self.push_orders(&mut away).await {
                 log::error!("orders cannot be made; the sweep tries again: {e}");
+            } else if !self.state.lock().orders.dirty.is_empty() {
+                // Put off, for the sake of the pace.
+                self.wanted.notify_one();
             }
         }
     }

@@ -64,15 +64,17 @@ impl Stream {
         if let Some(first) = self.first.take() {
             return Some(vec![first]);
         }
+        let mut is_time_to_speak = false;
         loop {
             if let Found::Lines(lines) = self.master.events.take(&mut self.reader) {
                 return Some(lines);
             }
+            if is_time_to_speak {
+                return Some(vec![self.master.events.ping(&self.reader)]);
+            }
             tokio::select! {
                 () = self.reader.changed() => {}
-                () = tokio::time::sleep_until(self.spoke + PING_AFTER) => {
-                    return Some(vec![self.master.events.ping(&self.reader)]);
-                }
+                () = tokio::time::sleep_until(self.spoke + PING_AFTER) => is_time_to_speak = true,
                 () = self.stopper.stopped() => return None,
             }
         }

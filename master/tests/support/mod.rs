@@ -126,6 +126,8 @@ impl Harness {
         config.clock = SharedClock(clock.clone());
         config.sweep_ms = 20;
         config.order_tick_ms = 5;
+        // The clock stands still.
+        config.order_pace_ms = 0;
         change(&mut config);
         let mut harness = Harness { dir, clock, config, at: "0.0.0.0:0".parse().unwrap(), running: None };
         harness.run().await;

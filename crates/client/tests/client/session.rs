@@ -82,7 +82,7 @@ impl Master {
         }
         match turn {
             Some(Turn::LoseAnswer) => Reply::Drop,
-            _ => Reply::encoded(Encoding::Postcard, 200, &MetaResponse { results }),
+            _ => Reply::encoded(Encoding::Postcard, 200, &MetaResponse { results, directories: Vec::new() }),
         }
     }
 

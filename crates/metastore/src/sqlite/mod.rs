@@ -1,6 +1,6 @@
 //! The store on disk: one SQLite database in WAL mode.
 //!
-//! One thread writes ([`writer`]), a few connections read ([`readers`]), one thread keeps the promise that
+//! One writes at a time ([`writer`]), a few connections read ([`readers`]), one thread keeps the promise that
 //! commits are on the disk soon ([`wal`]). One module per noun has the SQL of its tables. The only part of
 //! the project that names `rusqlite`.
 //!
@@ -47,7 +47,7 @@ use writer::{Queue, Writer};
 const WRITER_CACHE_KIB: u32 = 32 << 10;
 /// Page cache of each reader.
 const READER_CACHE_KIB: u32 = (32 << 10) / readers::READERS as u32;
-/// Length of the WAL, in pages of 4 KiB, at which a commit moves it into the database: 32 MiB. Shorter would
+/// Length of the WAL, in pages of 4 KiB, at which it is moved into the database: 32 MiB. Shorter would
 /// write hot pages more often, longer would slow down reads and the start after a crash.
 const CHECKPOINT_PAGES: u32 = 8192;
 /// What is left of the WAL file after it was moved, bytes.
@@ -89,8 +89,7 @@ impl Sqlite {
             None => WalSync::start(&path)?,
             Some(other) => WalSync::of(other)?,
         };
-        let (queue, calls) = Queue::new();
-        let writer = Writer::new(db, calls, wal, lock);
+        let (queue, writer) = Queue::new(Writer::new(db, wal, lock));
         let thread = std::thread::Builder::new().name("metastore-writer".into());
         let thread = thread
             .spawn(move || writer.run())
@@ -117,6 +116,28 @@ impl Sqlite {
         E: From<StoreError> + Send + 'static,
     {
         Arc::clone(&self.readers).read(f).await
+    }
+
+    pub(crate) async fn read_here<R, E>(
+        &self,
+        f: impl FnOnce(&dyn ReadTxn) -> Result<R, E> + Send + 'static,
+    ) -> Result<R, E>
+    where
+        R: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        Arc::clone(&self.readers).read_here(f).await
+    }
+
+    pub(crate) async fn write_here<R, E>(
+        &self,
+        f: impl FnOnce(&mut dyn WriteTxn) -> Result<R, E> + Send + 'static,
+    ) -> Result<R, E>
+    where
+        R: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.queue.call_here(f).await
     }
 
     pub(crate) async fn write<R, E>(
@@ -174,7 +195,6 @@ fn open_writer(path: &Path, options: &Options) -> Result<Connection, StoreError>
     set("journal_mode", "WAL")?;
     // Commits do not wait for the disk; `WalSync` does where it is asked for.
     set("synchronous", "NORMAL")?;
-    set("wal_autocheckpoint", &CHECKPOINT_PAGES.to_string())?;
     set("journal_size_limit", &WAL_BYTES_MAX.to_string())?;
     if let Some(pages) = options.pages_max {
         set("max_page_count", &pages.to_string())?;

@@ -427,3 +427,75 @@ fn every_statement_goes_by_an_index() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_callers_write_and_read_themselves_is_in_step_with_the_thread() {
+    let (_directory, path) = fresh();
+    let store = Store::open_sqlite(&path).unwrap();
+    let (entered, has_entered) = std::sync::mpsc::channel();
+    let (release, is_released) = std::sync::mpsc::channel::<()>();
+    let slow = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let write = store.write(Durability::Process, move |txn| {
+                entered.send(()).unwrap();
+                // Until the test lets it go, or ends.
+                let _ = is_released.recv();
+                txn.put_setting("slow", "1")
+            });
+            write.await
+        }
+    });
+    tokio::task::spawn_blocking(move || has_entered.recv().unwrap()).await.unwrap();
+    let beside = store.write_here(|txn| {
+        assert_eq!(txn.setting("slow")?.as_deref(), Some("1"), "it comes after the call that runs");
+        txn.put_setting("beside", "1")
+    });
+    let (beside, ()) = tokio::join!(beside, async { release.send(()).unwrap() });
+    beside.unwrap();
+    slow.await.unwrap().unwrap();
+    store.write_here(|txn| txn.put_setting("here", "1")).await.unwrap();
+    for key in ["slow", "beside", "here"] {
+        assert_eq!(store.read_here(move |txn| txn.setting(key)).await, Ok(Some("1".into())), "{key}");
+    }
+    let refused: Result<(), StoreError> = store
+        .write_here(|txn| {
+            txn.put_setting("undone", "1")?;
+            Err(StoreError::Full)
+        })
+        .await;
+    assert_eq!(refused, Err(StoreError::Full));
+    assert_eq!(store.read_here(|txn| txn.setting("undone")).await, Ok(None));
+    store.close();
+    assert_eq!(store.write_here(|txn| txn.put_setting("late", "1")).await, Err(StoreError::Closed));
+    assert_eq!(store.read_here(|txn| txn.setting("here")).await, Err(StoreError::Closed));
+}
+
+#[tokio::test]
+async fn the_wal_stays_short_while_callers_write_themselves() {
+    let (_directory, path) = fresh();
+    let store = Store::open_sqlite(&path).unwrap();
+    let wal = path.with_file_name("meta.db-wal");
+    let mebibyte: Arc<str> = "x".repeat(1 << 20).into();
+    for _ in 0..160 {
+        let value = mebibyte.clone();
+        store.write_here(move |txn| txn.put_setting("large", &value)).await.unwrap();
+    }
+    let length = std::fs::metadata(wal).unwrap().len();
+    assert!(length < 100 << 20, "the WAL has {} MiB after 160 MiB of writes", length >> 20);
+}
+
+#[tokio::test]
+async fn reads_go_on_after_one_that_was_slow() {
+    let (_directory, path) = fresh();
+    let store = Store::open_sqlite(&path).unwrap();
+    let slow = store.read_here(|txn| {
+        std::thread::sleep(2 * readers::HERE_MAX);
+        txn.setting("a")
+    });
+    assert_eq!(slow.await, Ok(None));
+    // More than there are connections.
+    for _ in 0..2 * readers::READERS {
+        assert_eq!(store.read_here(|txn| txn.setting("a")).await, Ok(None));
+    }
+}

@@ -17,6 +17,9 @@ impl Vfs {
         if let Some(view) = self.unpublished_view(ino) {
             return Ok(self.tell(view, asked));
         }
+        if let Some(attr) = self.names.directory(ino).filter(|_| self.is_pushed()) {
+            return Ok(self.tell(attr, asked));
+        }
         match self.read_op(ReadOp::GetAttr { ino }).await? {
             MetaReply::Attr(attr) => {
                 self.drop_old_pages(&attr).await;

@@ -185,7 +185,7 @@ impl Vfs {
 
     /// The entry was changed, and with it the directory: listings under way must not show what they fetched before.
     pub(crate) fn entry_changed(&self, parent: Ino, name: &Name) {
-        self.names.changed_here(parent);
+        self.names.entry_changed_here(parent);
         for dir in self.handles.dirs_of(parent) {
             dir.changed.lock().insert(name.clone());
         }

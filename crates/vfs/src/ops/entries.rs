@@ -117,6 +117,7 @@ impl Vfs {
             opened,
         };
         let asked = self.names.ask();
+        self.names.entries_will_change(parent);
         match self.write_op(WriteOp::Make(make)).await? {
             MetaReply::Attr(attr) => Ok((attr, asked)),
             _ => Err(VfsError::OddAnswer("a make")),
@@ -148,6 +149,7 @@ impl Vfs {
         }
         self.publish_if_new(ino).await?;
         let asked = self.names.ask();
+        self.names.entries_will_change(parent);
         let MetaReply::Attr(attr) = self.write_op(WriteOp::Link { ino, parent, name: name.clone() }).await?
         else {
             return Err(VfsError::OddAnswer("a link"));
@@ -195,11 +197,11 @@ impl Vfs {
         if let Some(ino) = self.open_target(parent, name).await? {
             self.pin(ino).await?;
         }
-        let MetaReply::Removed(removed) =
-            self.write_op(WriteOp::Unlink { parent, name: name.clone() }).await?
-        else {
-            return Err(VfsError::OddAnswer("an unlink"));
-        };
+        self.names.entries_will_change(parent);
+        let op = WriteOp::Unlink { parent, name: name.clone() };
+        // Closes go ahead, in the same request: what is closed need not be kept for those who have it open.
+        let ((), removed) = tokio::join!(self.closes.send(&*self.meta), self.write_op(op));
+        let MetaReply::Removed(removed) = removed? else { return Err(VfsError::OddAnswer("an unlink")) };
         self.entry_changed(parent, name);
         self.note_removed(&removed, parent, name);
         Ok(())
@@ -254,14 +256,24 @@ impl Vfs {
         if self.names.pending(parent, name).is_some() {
             return Err(dfs_client::ClientError::local(ErrorCode::NotDirectory, "this is a file").into());
         }
-        let MetaReply::Attr(dir) = self.read_op(ReadOp::Lookup { parent, name: name.clone() }).await? else {
-            return Err(VfsError::OddAnswer("a lookup"));
-        };
-        if !self.names.pending_in(dir.ino).is_empty() {
-            return Err(VfsError::NotEmpty);
+        if self.names.has_pending() {
+            // To the master a directory with files that exist here only is empty.
+            let MetaReply::Attr(dir) = self.read_op(ReadOp::Lookup { parent, name: name.clone() }).await?
+            else {
+                return Err(VfsError::OddAnswer("a lookup"));
+            };
+            if !self.names.pending_in(dir.ino).is_empty() {
+                return Err(VfsError::NotEmpty);
+            }
         }
-        self.write_op(WriteOp::Rmdir { parent, name: name.clone() }).await?;
+        self.names.entries_will_change(parent);
+        let MetaReply::Removed(removed) =
+            self.write_op(WriteOp::Rmdir { parent, name: name.clone() }).await?
+        else {
+            return Err(VfsError::OddAnswer("an rmdir"));
+        };
         self.entry_changed(parent, name);
+        self.note_removed(&removed, parent, name);
         Ok(())
     }
 
@@ -297,6 +309,8 @@ impl Vfs {
                 Err(e) => return Err(e),
             }
         }
+        self.names.entries_will_change(parent);
+        self.names.entries_will_change(new_parent);
         let rename = Rename { parent, name: name.clone(), new_parent, new_name: new_name.clone(), mode };
         let MetaReply::Renamed(renamed) = self.write_op(WriteOp::Rename(rename)).await? else {
             return Err(VfsError::OddAnswer("a rename"));

@@ -5,12 +5,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_client::checksum::{self, Sums};
 use dfs_client::{ClientError, DataClient, EventHandler, MetaClient};
-use dfs_metastore::{Durability, Store, StoreError};
+use dfs_metastore::{Durability, ReadTxn, Store, StoreError};
 use dfs_namespace::{OpError, WriteContext};
 use dfs_proto::meta::{ClusterOp, InodeRange, ReadOp, Space, VolumeReach, WriteOp};
 use dfs_proto::{
-    BlobId, BlobKey, BlobOrigin, BlobRef, CHUNK_BYTES, ErrorCode, Event, EventCursor, Ino, Md5, MetaOp,
-    MetaReply, Seq, SessionId, Timestamp, VolumeId, VolumeInfo, WireError,
+    Attr, BlobId, BlobKey, BlobOrigin, BlobRef, CHUNK_BYTES, ErrorCode, Event, EventCursor, EventKind, Ino,
+    Md5, MetaOp, MetaReply, Seq, SessionId, Timestamp, VolumeId, VolumeInfo, WireError,
 };
 use dfs_vfs::{Caller, OpenFlags, Vfs, VfsConfig};
 use std::collections::{HashMap, VecDeque};
@@ -173,6 +173,7 @@ impl Cluster {
                         changes: &mut changes,
                     };
                     let reply = dfs_namespace::write(txn, &mut context, &op)?;
+                    let directories = directories_of(txn, &changes)?;
                     let opened = match &op {
                         WriteOp::MakeUnnamed(make) => Some(make.ino),
                         WriteOp::Make(make) => make.opened.then_some(make.ino),
@@ -181,10 +182,11 @@ impl Cluster {
                     if let Some(ino) = opened {
                         *cluster.opens.lock().unwrap().entry(ino).or_default() += 1;
                     }
-                    Ok::<_, OpError>((reply, changes))
+                    Ok::<_, OpError>((reply, changes, directories))
                 });
-                let (reply, changes) = written.await.map_err(WireError::from)?;
+                let (reply, changes, directories) = written.await.map_err(WireError::from)?;
                 self.tell(me, changes);
+                self.tell_directories(me, &directories);
                 Ok(reply)
             }
             MetaOp::Cluster(op) => self.cluster_op(me, op).await,
@@ -259,6 +261,15 @@ impl Cluster {
         told.iter().for_each(|(vfs, event)| vfs.on_event(event));
     }
 
+    fn tell_directories(&self, me: u64, directories: &[Attr]) {
+        let mounts = self.mounts.lock().unwrap();
+        let vfs = mounts.iter().find(|mount| mount.id == me).and_then(|mount| mount.vfs.upgrade());
+        drop(mounts);
+        if let Some(vfs) = vfs {
+            directories.iter().for_each(|attr| vfs.on_directory(attr));
+        }
+    }
+
     /// From now on events wait for [`Cluster::deliver`].
     pub fn hold_events(&self) {
         self.holds_events.store(true, Ordering::SeqCst);
@@ -327,6 +338,16 @@ fn kind_of(op: &MetaOp) -> &'static str {
         MetaOp::Write(_) => "write",
         MetaOp::Cluster(_) => "cluster",
     }
+}
+
+fn directories_of(txn: &dyn ReadTxn, changes: &[EventKind]) -> Result<Vec<Attr>, StoreError> {
+    let mut directories = Vec::new();
+    for change in changes {
+        if let EventKind::Entry { parent, .. } = change {
+            directories.extend(txn.inode(*parent)?.map(|row| row.attr()));
+        }
+    }
+    Ok(directories)
 }
 
 struct Meta {

@@ -13,6 +13,7 @@ mod publishing;
 mod ranges;
 mod reading;
 mod regressions;
+mod round_trips;
 mod times;
 mod unnamed;
 mod whole;
