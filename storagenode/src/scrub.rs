@@ -176,7 +176,7 @@ impl Scrub {
         match blocking(move || store.verify(volume, after, PIECE_BYTES, &mut buffer)).await {
             // Given up meanwhile: there is nothing of it to verify.
             Err(e) if e.code == ErrorCode::NotFound => {
-                Ok(VerifyReply { next: Seq(u64::MAX), reach: Seq(0), records: 0, bytes: 0, bad: 0 })
+                Ok(VerifyReply { next: Seq(u64::MAX), reach: Seq(0), records: 0, bytes: 0, bad: 0, found: 0 })
             }
             answer => answer,
         }
@@ -185,7 +185,7 @@ impl Scrub {
     fn note(&mut self, volume: VolumeId, reply: VerifyReply) {
         self.place.at = Some((volume, reply.next));
         self.place.status.verified_bytes += reply.bytes;
-        self.place.status.found += reply.bad;
+        self.place.status.found += reply.found;
         *self.node.scrub.0.lock() = self.place.status;
     }
 

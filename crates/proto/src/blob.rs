@@ -114,6 +114,8 @@ pub struct VerifyReply {
     pub bytes: u64,
     /// Records that are damaged or missing here. They are reported with the next heartbeat.
     pub bad: u64,
+    /// How many of those were not known to be.
+    pub found: u64,
 }
 
 /// Answer of `POST /v1/volumes/{v}/drop` (capability with the right to delete): the node gives up its copy.

@@ -120,7 +120,7 @@ impl BlobStore {
         buffer: &mut Buffer,
     ) -> Result<VerifyReply, StoreError> {
         let (reach, slots, complete) = self.log_slots(volume, after, max_bytes as usize)?;
-        let mut reply = VerifyReply { next: reach, reach, records: 0, bytes: 0, bad: 0 };
+        let mut reply = VerifyReply { next: reach, reach, records: 0, bytes: 0, bad: 0, found: 0 };
         if !complete {
             reply.next = slots.last().map_or(after, |slot| slot.seq);
         }
@@ -129,7 +129,10 @@ impl BlobStore {
             reply.bytes += u64::from(slot.at.payload_bytes);
             match self.check(BlobId { volume, key: slot.key }, buffer) {
                 Ok(()) | Err(StoreError::NotFound(_)) => {}
-                Err(StoreError::Corrupt { .. }) => reply.bad += 1,
+                Err(StoreError::Corrupt { .. }) => {
+                    reply.bad += 1;
+                    reply.found += u64::from(slot.health == Health::Good);
+                }
                 Err(e) => return Err(e),
             }
         }

@@ -586,6 +586,8 @@ async fn verifying_goes_through_everything_and_finds_what_is_damaged() {
         }
     }
     assert_eq!((records, bad, after), (20, 1, Seq(20)));
+    let again = store.verify(V, Seq(0), u64::MAX, &mut buffer).unwrap();
+    assert_eq!((again.bad, again.found), (1, 0), "it is known by now");
     assert!(turns > 4);
     assert_eq!(store.take_bad(10), [id(7)]);
 }
