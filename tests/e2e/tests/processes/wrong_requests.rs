@@ -64,7 +64,7 @@ async fn unknown_sessions_and_callers_without_one_change_nothing() {
     let make = |session: &str| {
         format!(
             r#"{{"session":{session},"acked_below":0,"calls":[{{"seq":1,"op":{{"write":{{"make":{{
-            "parent":1,"name":"made","ino":0,"kind":"directory","mode":493,"umask":0,"uid":0,"gid":0,"rdev":0,"target":[]
+            "parent":1,"name":"made","ino":0,"kind":"directory","mode":493,"umask":0,"uid":0,"gid":0,"rdev":0,"target":[],"opened":false
             }}}}}}}}]}}"#
         )
     };
