@@ -65,7 +65,7 @@ enum Command {
 
 #[derive(Args)]
 struct Options {
-    /// Where to work, as [NAME:]KIND: dfs[=FOLDER OF PROGRAMS][+FLAG OF dfs-mount...], disk, passthrough, gluster,
+    /// Where to work, as `[NAME:]KIND`: `dfs[=FOLDER OF PROGRAMS][+FLAG OF dfs-mount...]`, disk, passthrough, gluster,
     /// sshfs, moosefs
     #[arg(long, value_delimiter = ',', default_value = "dfs,disk,passthrough,gluster,moosefs,sshfs")]
     places: Vec<Wanted>,
