@@ -91,7 +91,7 @@ struct Options {
     #[arg(long, default_value_t = 5000)]
     tree_files: usize,
     /// Entries of the two wide directories; 0 for none
-    #[arg(long, value_delimiter = ',', num_args = 2, default_value = "10000,100000")]
+    #[arg(long, value_delimiter = ',', default_value = "10000,100000")]
     wide: Vec<usize>,
     /// When a step is ended, s
     #[arg(long, default_value_t = 180)]
@@ -127,7 +127,7 @@ impl Options {
             random_s: self.random_s,
             files: self.files,
             tree_files: self.tree_files,
-            wide: [self.wide[0], self.wide[1]],
+            wide: [0, 1].map(|i| self.wide.get(i).copied().unwrap_or(0)),
         }
     }
 }

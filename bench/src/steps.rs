@@ -124,27 +124,37 @@ fn throughput(sizes: &Sizes, fixtures: &Fixtures) -> Vec<Step> {
         rate("write-1m-fsync", "write, bs=1M, fsync", write(&["synced"], mib, 1024, true))
             .then_remove(&["synced"]),
         rate("read-cold", "read, client cold", read(&["large"], mib)).needs("write-1m").cold(),
-        rate("read-warm", "read it again", read(&["large"], mib)).needs("read-cold"),
+        rate("read-warm", "read again, warm", read(&["large"], mib)).needs("read-cold"),
         rate("cp-in", "cp in", program(&["cp", &source, "copied"], 0, bytes)),
         rate("cat-out", "cat out, client cold", program(&["cat", "copied"], 0, bytes))
             .needs("cp-in")
             .cold()
             .then_remove(&["copied"]),
         rate("write-4-streams", "write 4 files at once", write(&streams, quarter, 1024, false)),
-        rate("read-4-streams", "read them at once, client cold", read(&streams, quarter))
+        rate("read-4-streams", "read 4 files at once, client cold", read(&streams, quarter))
             .needs("write-4-streams")
             .cold()
             .then_remove(&streams),
         operations("random-read-4k-1", "random 4 KiB reads, client cold", random(4, 1, sizes, Writes::None))
             .cold(),
-        operations("random-read-4k-16", "the same, 16 jobs", random(4, 16, sizes, Writes::None)).cold(),
+        operations(
+            "random-read-4k-16",
+            "random 4 KiB reads, 16 jobs, client cold",
+            random(4, 16, sizes, Writes::None),
+        )
+        .cold(),
         operations(
             "random-read-64k-1",
             "random 64 KiB reads, client cold",
             random(64, 1, sizes, Writes::None),
         )
         .cold(),
-        operations("random-read-64k-16", "the same, 16 jobs", random(64, 16, sizes, Writes::None)).cold(),
+        operations(
+            "random-read-64k-16",
+            "random 64 KiB reads, 16 jobs, client cold",
+            random(64, 16, sizes, Writes::None),
+        )
+        .cold(),
         operations(
             "random-mixed-4k",
             "random 4 KiB, 70 % reads, final fsync",
@@ -182,14 +192,14 @@ fn small_files(count: usize) -> Vec<Step> {
     let directories = count.div_ceil(4);
     vec![
         step("create", "create + write 4 KiB + close", create("small", 1, false)),
-        step("create-8", "the same, 8 at once", create("small8", 8, false)).then_remove(&["small8"]),
-        step("create-fsync", "the same with fsync each", create("synced", 1, true)).then_remove(&["synced"]),
-        step("read-small-cold", "read them, client cold", read(1)).needs("create").cold(),
-        step("read-small-cold-8", "the same, 8 at once", read(8)).needs("create").cold(),
-        step("read-small-warm", "read them again", read(1)).needs("read-small-cold"),
-        timed("ls-l", "ls -l of them, client cold", program(&["ls", "-l", "small"], count, 0))
-            .needs("create")
-            .cold(),
+        step("create-8", "create + write 4 KiB + close, 8 at once", create("small8", 8, false))
+            .then_remove(&["small8"]),
+        step("create-fsync", "create + write 4 KiB + fsync + close", create("synced", 1, true))
+            .then_remove(&["synced"]),
+        step("read-small-cold", "read 4 KiB files, client cold", read(1)).needs("create").cold(),
+        step("read-small-cold-8", "read 4 KiB files, 8 at once, client cold", read(8)).needs("create").cold(),
+        step("read-small-warm", "read 4 KiB files again", read(1)).needs("read-small-cold"),
+        timed("ls-l", "ls -l, client cold", program(&["ls", "-l", "small"], count, 0)).needs("create").cold(),
         step("stat-cold", "stat, client cold", Job::Stat { dir: dir(), count, passes: 1 })
             .needs("create")
             .cold(),
@@ -224,11 +234,11 @@ fn tree(sizes: &Sizes, fixtures: &Fixtures) -> Vec<Step> {
     let status = ["git", "-C", "clone", "status", "--porcelain"];
     vec![
         step("untar", &format!("untar {files} files"), &["tar", "xf", &archive]),
-        step("find", "find, client cold", &["find", "tree", "-type", "f", "-size", "+100k"])
+        step("find", "find in the tree, client cold", &["find", "tree", "-type", "f", "-size", "+100k"])
             .needs("untar")
             .cold(),
         step("cp-r", "cp -r of the tree", &["cp", "-r", "tree", "tree2"]).needs("untar"),
-        step("rm-rf", "rm -rf of it", &["rm", "-rf", "tree2"]).needs("cp-r"),
+        step("rm-rf", "rm -rf of the tree", &["rm", "-rf", "tree2"]).needs("cp-r"),
         git("git-clone", "git clone", &["git", "clone", "-q", &format!("file://{repository}"), "clone"])
             .then_remove(&["tree"]),
         git("git-status-1", "git status, client cold", &status).needs("git-clone").cold(),
@@ -247,9 +257,15 @@ fn wide(sizes: &Sizes) -> Vec<Step> {
         let listing = program(&["ls", "-l", dir], count, 0);
         [
             Step::new(create, Group::Small, title, Unit::PerS, job),
-            Step::new(list, Group::Small, "ls -l of it, client cold", Unit::Seconds, listing)
-                .needs(create)
-                .cold(),
+            Step::new(
+                list,
+                Group::Small,
+                format!("ls -l of {count} entries, client cold"),
+                Unit::Seconds,
+                listing,
+            )
+            .needs(create)
+            .cold(),
         ]
     });
     steps.collect()
